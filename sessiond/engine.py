@@ -1,0 +1,131 @@
+"""The contract of every engine: where records rest. This file holds prose, types and no mechanism.
+
+**Batch first.** An engine takes calls through a lane and answers each exactly once. Answers may come in any order, at
+once or later; none waits for another call's commit without need.
+
+**Atomic.** Each call takes effect as a whole at one instant, or not at all, as `record.perform` says. Calls submitted
+to one lane take effect in the order they were submitted; lanes are independent.
+
+**No clock, no policy.** `now` is passed in, in ms since the epoch. A session lives while `now < expires_at`; an
+engine's own expiry, if it has one, is a broom with slack and never the judge. What a call may ask was checked before.
+
+**Durable.** The answer to a write comes when the write is as durable as `durability` promises, and an answer that
+shows a write, or its absence, comes no earlier than that. Renewals (touch, get with renew) are exact at once and
+durable within a second.
+
+**Absence is an answer.** `missing`, `exists` and `conflict` are answers. A fault of the engine itself is the answer
+`failed`, to the calls it touched alone: `integrity` for a row that is not what was written, `storage_full` and
+`storage_failed` for writes that did not get through; such a call changed nothing.
+
+**What a destroyed or rotated-away session leaves** must let a repeated rotate find its op for REPEAT_WINDOW ms. Which
+of the dead are kept until a sweep is the engine's business: no call may tell the difference.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from sessiond.calls import Call
+from sessiond.codec import Value
+from sessiond.metrics import EngineFigures
+from sessiond.record import Answer, Record
+
+REPEAT_WINDOW = 60_000
+"""How long a repeated call may look for what its first try left, in ms: thirty deadlines of our clients."""
+
+Reply = Callable[[int, Answer], None]
+"""Takes the position of a call in its batch, and the answer. It must not raise and must not call the engine."""
+
+
+class Entry(Value, frozen=True):
+    """One living session in a listing. `size`: that of its data, in bytes. Never the data."""
+
+    key: bytes
+    user: str | None
+    meta: Mapping[str, str] | None
+    created_at: int
+    renewed_at: int
+    expires_at: int
+    version: int
+    size: int
+
+
+class Expired(Value, frozen=True):
+    """What a sweep leaves of a session that died by itself. `number` grows by at least one each time, also over restarts."""
+
+    number: int
+    namespace: str
+    key: bytes
+    user: str | None
+    expired_at: int
+
+
+class Lane(Protocol):
+    """One caller's line to the engine: a connection, say. It needs no closing."""
+
+    def submit(self, calls: Sequence[Call], now: int, reply: Reply) -> None:
+        """Carries out `calls` at `now`. `reply` is called once for each, perhaps before this returns.
+
+        list is answered with (entries in the order of their keys, the cursor of the next page or None): every session
+        that lives through a walk over the pages is met exactly once. list, count and destroy_all cover at least what
+        was acknowledged before they were submitted.
+        """
+
+
+class Engine(Protocol):
+    place: str
+    """Where the records are, for people: a path, or `memory`."""
+
+    durability: str
+    """What an acknowledged write survives, for people: one clause."""
+
+    figures: EngineFigures
+
+    def lane(self) -> Lane: ...
+
+    async def sweep(self, now: int, limit: int) -> int:
+        """Removes at most `limit` of what has died by `now`; how many it removed. Fewer than `limit`: no more are due.
+
+        Each session among them leaves an `Expired`, in the same step as it goes; destroyed sessions and aliases leave
+        nothing. No answer of any call changes by a sweep.
+        """
+
+    async def expired(self, after: int, limit: int) -> list[Expired]:
+        """The records of the latest expiries whose number is over `after`, oldest first. At least 10,000 are kept."""
+
+    async def close(self) -> None:
+        """Makes durable whatever is not yet, and lets go of everything. No call may be under way."""
+
+
+def entry(key: bytes, record: Record) -> Entry:
+    """How a listing shows a record."""
+    return Entry(
+        key,
+        record.user,
+        record.meta,
+        record.created_at,
+        record.renewed_at,
+        record.expires_at,
+        record.version,
+        len(record.data),
+    )
+
+
+async def execute(lane: Lane, calls: Sequence[Call], now: int) -> list[Answer]:
+    """Submits `calls` and waits for all of their answers, in the order of the calls."""
+    answers: list[Answer | None] = [None] * len(calls)
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(calls)
+
+    def reply(position: int, answer: Answer) -> None:
+        nonlocal left
+        assert answers[position] is None, "answered twice"
+        answers[position] = answer
+        left -= 1
+        if left == 0 and not done.done():
+            done.set_result(None)
+
+    if calls:
+        lane.submit(calls, now, reply)
+        await done
+    return [answer for answer in answers if answer is not None]

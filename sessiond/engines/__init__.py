@@ -1,0 +1,34 @@
+"""The shelf of engines. Each is opened by its URL and loaded only then; none knows another."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from sessiond.engine import Engine
+from sessiond.errors import SettingError
+
+_OPENERS = {"memory": "sessiond.engines.memory", "sqlite": "sessiond.engines.sqlite"}
+
+
+class Options(NamedTuple):
+    """`cache_bytes`: what the hot cache may hold. `relaxed`: acknowledge creates, sets and patches before their commit.
+    `on_fatal`: called when the engine can no longer keep its word; it must end the process and not return."""
+
+    cache_bytes: int
+    relaxed: bool
+    on_fatal: Callable[[str], None]
+
+
+async def open_engine(url: str, options: Options) -> Engine:
+    """Opens `memory:`, `sqlite:PATH`, or a plain path, which is SQLite's. SettingError for anything else.
+
+    Raises StartError when what the URL names cannot be opened: the text says why and what to do.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon:
+        scheme, rest = "sqlite", url
+    if scheme not in _OPENERS or (scheme == "memory" and rest) or (scheme == "sqlite" and not rest):
+        raise SettingError(f"data is {url!r}: give the path of an SQLite file (data/sessions.db), or memory:.")
+    engine: Engine = await import_module(_OPENERS[scheme]).open(Path(rest.removeprefix("//")), options)
+    return engine

@@ -1,0 +1,143 @@
+"""The reference reading of the engine contract: a dict, the rules of `record`, and nothing else. Gone with its process."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
+from pathlib import Path
+from time import perf_counter
+
+from sessiond.calls import Address, Call, Count, DestroyAll, List
+from sessiond.engine import REPEAT_WINDOW, Entry, Expired, Reply, entry
+from sessiond.engines import Options
+from sessiond.metrics import EngineFigures
+from sessiond.record import Answer, Record, follow, is_alive, perform
+
+_KEPT_EXPIRIES = 10_000
+
+
+async def open(path: Path, options: Options) -> "MemoryEngine":
+    return MemoryEngine()
+
+
+class MemoryEngine:
+    """Its one lane serves everybody: all calls take effect, and are answered, as they are submitted."""
+
+    place = "memory"
+    durability = "none: everything is lost when the daemon stops"
+
+    def __init__(self) -> None:
+        self.figures = EngineFigures()
+        self._records: dict[Address, Record] = {}
+        self._keys: defaultdict[str, set[bytes]] = defaultdict(set)  # of sessions, by namespace
+        self._owned: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)  # the same, by namespace and user
+        self._due: defaultdict[int, set[Address]] = defaultdict(set)  # all records, by the bucket of their expiry
+        self._expired: deque[Expired] = deque(maxlen=_KEPT_EXPIRIES)
+        self._expiries = 0
+
+    def lane(self) -> "MemoryEngine":
+        return self
+
+    def submit(self, calls: Sequence[Call], now: int, reply: Reply) -> None:
+        for position, call in enumerate(calls):
+            if isinstance(call, List):
+                reply(position, self._list(call, now))
+            elif isinstance(call, Count):
+                reply(position, Answer("ok", value=self._count(call, now)))
+            elif isinstance(call, DestroyAll):
+                reply(position, Answer("ok", value=self._destroy_all(call, now)))
+            else:
+                outcome = perform(call, now, self._records.get)
+                for address, record in outcome.writes:
+                    self._put(address, record)
+                reply(position, outcome.answer)
+
+    async def sweep(self, now: int, limit: int) -> int:
+        started = perf_counter()
+        dead: list[tuple[Address, Record]] = []
+        for address, record in self._due_by(now):
+            if len(dead) == limit:
+                break
+            if now >= record.expires_at + (0 if record.target is None else REPEAT_WINDOW):
+                dead.append((address, record))
+        for address, record in dead:
+            self._put(address, None)
+            if record.target is None:
+                self._expiries += 1
+                self._expired.append(Expired(self._expiries, *address, record.user, record.expires_at))
+        self.figures.swept += len(dead)
+        self.figures.sweep_seconds.observe(perf_counter() - started)
+        return len(dead)
+
+    async def expired(self, after: int, limit: int) -> list[Expired]:
+        return [event for event in self._expired if event.number > after][:limit]
+
+    async def close(self) -> None:
+        self._records.clear()
+
+    def _put(self, address: Address, record: Record | None) -> None:
+        """Replaces what rests at an address, and moves it in the indexes."""
+        namespace, key = address
+        if (old := self._records.pop(address, None)) is not None:
+            self._due[_bucket(old)].discard(address)
+            if old.target is None:
+                self._keys[namespace].discard(key)
+                if old.user is not None:
+                    _discard(self._owned, (namespace, old.user), key)
+        if record is not None:
+            self._records[address] = record
+            self._due[_bucket(record)].add(address)
+            if record.target is None:
+                self._keys[namespace].add(key)
+                if record.user is not None:
+                    self._owned[namespace, record.user].add(key)
+
+    def _due_by(self, now: int) -> Iterator[tuple[Address, Record]]:
+        for bucket in sorted(bucket for bucket in self._due if bucket <= now >> 20):
+            if not self._due[bucket]:
+                del self._due[bucket]
+                continue
+            for address in self._due[bucket]:
+                yield address, self._records[address]
+
+    def _living(self, namespace: str, user: str | None, now: int) -> Iterator[tuple[bytes, Record]]:
+        keys = self._keys.get(namespace, ()) if user is None else self._owned.get((namespace, user), ())
+        for key in keys:
+            if now < (record := self._records[namespace, key]).expires_at:
+                yield key, record
+
+    def _list(self, call: List, now: int) -> Answer:
+        """A page costs a pass over all that are listed: the price of having no sorted index here."""
+        after = call.cursor or b""
+        living = (pair for pair in self._living(call.namespace, call.user, now) if pair[0] > after)
+        page: list[Entry] = [entry(*pair) for pair in nsmallest(call.limit, living, key=lambda pair: pair[0])]
+        return Answer("ok", value=(page, page[-1].key if len(page) == call.limit else None))
+
+    def _count(self, call: Count, now: int) -> int:
+        if call.user is not None:
+            return sum(1 for _ in self._living(call.namespace, call.user, now))
+        dead = (
+            1
+            for address, record in self._due_by(now)
+            if address[0] == call.namespace and record.target is None and not is_alive(record, now)
+        )
+        return len(self._keys.get(call.namespace, ())) - sum(dead)
+
+    def _destroy_all(self, call: DestroyAll, now: int) -> int:
+        spared = call.except_key
+        if spared is not None:
+            spared = follow((call.namespace, spared), now, self._records.get)[1]
+        gone = [key for key, _ in self._living(call.namespace, call.user, now) if key != spared]
+        for key in gone:
+            self._put((call.namespace, key), None)
+        return len(gone)
+
+
+def _bucket(record: Record) -> int:
+    """Some 17 minutes wide, so that a renewal seldom moves a record; the width changes no answer."""
+    return record.expires_at >> 20
+
+
+def _discard(index: defaultdict[tuple[str, str], set[bytes]], owner: tuple[str, str], key: bytes) -> None:
+    index[owner].discard(key)
+    if not index[owner]:
+        del index[owner]

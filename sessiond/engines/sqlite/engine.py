@@ -1,0 +1,474 @@
+"""The order of calls, the hot cache over the file, and the group commit.
+
+All state is touched on the event loop alone. What rests at an address is, newest first:
+
+    _gathering.rows      writes of the next commit
+    _renewed             renewals that are not on disk yet
+    _committing.rows     writes of the commit that is under way
+    the cache, the file  what is on disk
+
+A call whose records are all in memory is carried out in the same turn of the loop, by `record.perform`. Its answer goes
+out at once, unless it shows something that is still to be committed: then it waits with that batch. A call that needs a
+record from the file stops its lane, and the lane alone, until the record is there; so a lane's order always holds.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from time import perf_counter
+from typing import Any
+
+from sessiond.calls import Address, Call, Count, Create, Destroy, DestroyAll, List, Patch, Rotate, SessionCall, Set
+from sessiond.engine import Expired, Reply
+from sessiond.engines import Options
+from sessiond.engines.sqlite.cache import HotCache
+from sessiond.engines.sqlite.file import SessionFile, StorageError
+from sessiond.errors import Damaged
+from sessiond.metrics import EngineFigures
+from sessiond.record import MAX_HOPS, OK, Answer, Record, failed, follow, perform
+
+log = logging.getLogger("sessiond")
+
+RENEWAL_DELAY = 0.5
+"""Seconds until a renewal is written; with the commit itself it stays under the second that is promised."""
+
+RELAXED_DELAY = 0.1
+"""Seconds until a write is committed that was acknowledged from memory (durability relaxed)."""
+
+PREFETCH = 500
+"""How many of a waiting lane's records are fetched in one go."""
+
+_DAMAGED = failed("integrity", "The stored session is damaged and cannot be read; it can only be destroyed.")
+
+_SURVEYS = (List, Count, DestroyAll)
+_MAY_BE_RELAXED = (Create, Set, Patch)
+
+Waiting = tuple[Reply, int, Answer]
+
+
+class _Cold(Exception):
+    """The record at `address` is not in memory."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+
+class _Batch:
+    """What one commit writes, and the answers that wait for it. `firm`: the addresses whose rows the answers wait for."""
+
+    __slots__ = ("done", "firm", "now", "rows", "waiting")
+
+    def __init__(self) -> None:
+        self.rows: dict[Address, Record | None] = {}
+        self.firm: set[Address] = set()
+        self.waiting: list[Waiting] = []
+        self.done: list[asyncio.Future[None]] = []
+        self.now = 0
+
+
+class _Lane:
+    """Calls in their order. `_held`: those that stand behind one whose record is being fetched."""
+
+    __slots__ = ("_engine", "_held")
+
+    def __init__(self, engine: "SqliteEngine") -> None:
+        self._engine = engine
+        self._held: deque[tuple[Call, int, Reply, int]] = deque()
+
+    def submit(self, calls: Sequence[Call], now: int, reply: Reply) -> None:
+        if self._held:
+            self._held.extend((call, now, reply, position) for position, call in enumerate(calls))
+            return
+        for position, call in enumerate(calls):
+            if not self._engine.carry_out(self, call, now, reply, position):
+                self._held.extend((calls[i], now, reply, i) for i in range(position, len(calls)))
+                self._engine.fetch_for(self)
+                return
+
+    def go_on(self) -> None:
+        """Carries out what was held, up to the next call that has to wait."""
+        while self._held:
+            if not self._engine.carry_out(self, *self._held[0]):
+                self._engine.fetch_for(self)
+                return
+            self._held.popleft()
+
+    def finish_first(self) -> None:
+        """The first held call was carried out elsewhere."""
+        self._held.popleft()
+        self.go_on()
+
+    def held_calls(self) -> list[Call]:
+        return [held[0] for held in self._held]
+
+
+class SqliteEngine:
+    def __init__(self, file: SessionFile, options: Options) -> None:
+        self.place = f"{file.path} (sqlite)"
+        self.durability = (
+            "relaxed: creates, sets and patches may be lost up to 100 ms back, destroys never"
+            if options.relaxed
+            else "full: a write is on disk when it is acknowledged"
+        )
+        self.figures = EngineFigures()
+        self._file = file
+        self._relaxed = options.relaxed
+        self._on_fatal = options.on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._cache = HotCache(options.cache_bytes, self.figures)
+
+        self._gathering = _Batch()
+        self._committing: _Batch | None = None
+        self._renewed: dict[Address, Record] = {}
+        self._renewals_due = False
+        self._timer: asyncio.TimerHandle | None = None  # to the commit of what nobody waits for
+        self._work = asyncio.Event()
+        self._writing = asyncio.Lock()  # who uses the file's writer: a commit or a sweep
+        self._closing = False
+
+        self._fetched: dict[Address, Record | Damaged | None] = {}  # for the lanes that go on in this turn
+        self._overtaken: set[Address] = set()  # written while a fetch is under way: what it brings of them is old
+        self._cold: dict[Address, None] = {}
+        self._cold_lanes: list[_Lane] = []
+        self._depends: _Batch | None = None  # the newest batch that the call in hand has looked into
+
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fetching: asyncio.Task[None] | None = None
+        self._committer = asyncio.create_task(self._commit_for_ever(), name="sessiond commits")
+
+    # The contract --------------------------------------------------------------------------------------
+
+    def lane(self) -> _Lane:
+        return _Lane(self)
+
+    async def sweep(self, now: int, limit: int) -> int:
+        async with self._writing:
+            started = perf_counter()
+            try:
+                gone = await self._file.sweep(now, limit)
+            except StorageError as e:
+                if e.fatal:
+                    self._on_fatal(e.text)
+                log.warning("sweep: %s", e.text)
+                return 0
+            for address, _ in gone:
+                if (record := self._cache.get(address)) is not None and now >= record.expires_at:
+                    self._cache.drop(address)
+            self.figures.swept += len(gone)
+            self.figures.sweep_seconds.observe(perf_counter() - started)
+        return len(gone)
+
+    async def expired(self, after: int, limit: int) -> list[Expired]:
+        return await self._file.expired(after, limit)
+
+    async def close(self) -> None:
+        self._closing = True
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._renewals_due = True
+        self._work.set()
+        await self._committer
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._file.close()
+
+    # Carrying out a call -------------------------------------------------------------------------------
+
+    def carry_out(self, lane: _Lane, call: Call, now: int, reply: Reply, position: int) -> bool:
+        """Carries out one call, or answers False: it has to wait for the file."""
+        if isinstance(call, _SURVEYS):
+            self._start(self._survey(lane, call, now, reply, position))
+            return False
+        self._depends = None
+        try:
+            outcome = perform(call, now, self._peek)
+        except _Cold:
+            return False
+        except Damaged:
+            self.figures.damaged += 1
+            if not isinstance(call, Destroy):
+                reply(position, _DAMAGED)
+                return True
+            self._write(call.address, None, now)
+            self._gathering.waiting.append((reply, position, OK))
+            return True
+        if outcome.writes:
+            if not outcome.firm:
+                for address, record in outcome.writes:
+                    assert record is not None, "a renewal leaves a record"
+                    self._renew(address, record)
+            elif self._relaxed and isinstance(call, _MAY_BE_RELAXED):
+                for address, record in outcome.writes:
+                    self._put(address, record, now)
+                self._wake_after(RELAXED_DELAY)
+            else:
+                for address, record in outcome.writes:
+                    self._write(address, record, now)
+                self._depends = self._gathering
+        if self._depends is None:
+            reply(position, outcome.answer)
+        else:
+            self._depends.waiting.append((reply, position, outcome.answer))
+        return True
+
+    def _peek(self, address: Address) -> Record | None:
+        gathering, committing = self._gathering, self._committing
+        if address in gathering.firm:
+            self._depends = gathering
+        elif committing is not None and self._depends is None and address in committing.firm:
+            self._depends = committing
+        if (record := self._cache.get(address)) is not None:
+            self.figures.cache_hits += 1
+            return record
+        if address in gathering.rows:
+            return gathering.rows[address]
+        if address in self._renewed:
+            return self._renewed[address]
+        if committing is not None and address in committing.rows:
+            return committing.rows[address]
+        if address not in self._fetched:
+            raise _Cold(address)
+        fetched = self._fetched[address]
+        if isinstance(fetched, Damaged):
+            raise fetched
+        return fetched
+
+    def _write(self, address: Address, record: Record | None, now: int) -> None:
+        """Puts a row into the next commit, whose end the answer waits for."""
+        self._put(address, record, now)
+        self._gathering.firm.add(address)
+        self._work.set()
+
+    def _put(self, address: Address, record: Record | None, now: int) -> None:
+        self._gathering.rows[address] = record
+        self._gathering.now = max(self._gathering.now, now)
+        self._renewed.pop(address, None)
+        if self._fetching is not None:
+            self._overtaken.add(address)
+        if record is None:
+            self._cache.drop(address)
+        else:
+            self._cache.put(address, record)
+
+    def _renew(self, address: Address, record: Record) -> None:
+        self._cache.put(address, record)
+        if address in self._gathering.rows:
+            self._gathering.rows[address] = record
+            return
+        self._renewed[address] = record
+        self._wake_after(RENEWAL_DELAY)
+
+    # Fetching from the file ------------------------------------------------------------------------------
+
+    def fetch_for(self, lane: _Lane) -> None:
+        """Fetches what the calls held in `lane` need first, and lets it go on then."""
+        calls = lane.held_calls()
+        if isinstance(calls[0], _SURVEYS):
+            return  # it has a task of its own, which ends with finish_first
+        for call in calls:
+            if len(self._cold) >= PREFETCH or isinstance(call, _SURVEYS):
+                break
+            for address in _addresses(call):
+                self._want(address)
+        self._cold_lanes.append(lane)
+        if self._fetching is None:
+            self._fetching = self._start(self._fetch())
+
+    def _want(self, address: Address) -> None:
+        """Follows an address through what is in memory, and notes the first on the way that is not."""
+        for _ in range(MAX_HOPS):
+            try:
+                record = self._peek(address)
+            except _Cold:
+                self.figures.cache_misses += 1
+                self._cold[address] = None
+                return
+            except Damaged:
+                return
+            if record is None or record.target is None:
+                return
+            address = (address[0], record.target)
+
+    def _in_memory(self, address: Address) -> bool:
+        try:
+            self._peek(address)
+        except _Cold:
+            return False
+        return True
+
+    async def _fetch(self) -> None:
+        while self._cold_lanes:
+            lanes, self._cold_lanes = self._cold_lanes, []
+            # Only what is not in memory: all of that is committed, so the file shows its latest state.
+            cold = [address for address in self._cold if not self._in_memory(address)]
+            self._cold = {}
+            self._overtaken = set()
+            found = await self._file.load(cold)
+            for address in self._overtaken:
+                found.pop(address, None)
+            for address, record in found.items():
+                if isinstance(record, Record):
+                    self._cache.put(address, record)
+            self._fetched = found
+            for lane in lanes:
+                lane.go_on()
+            self._fetched = {}
+        self._fetching = None
+
+    # Calls about many sessions ---------------------------------------------------------------------------
+
+    async def _survey(
+        self, lane: _Lane, call: List | Count | DestroyAll, now: int, reply: Reply, position: int
+    ) -> None:
+        """Brings everything up to now to disk, asks the file, and lets the lane go on."""
+        try:
+            await self._drain()
+            if isinstance(call, DestroyAll):
+                await self._destroy_all(call, now, reply, position)
+            elif isinstance(call, Count):
+                reply(position, Answer("ok", value=await self._file.count(call.namespace, call.user, now)))
+            else:
+                page = await self._file.page(call.namespace, call.user, call.cursor or b"", call.limit, now)
+                self.figures.damaged += page[2]
+                reply(position, Answer("ok", value=page[:2]))
+        except StorageError as e:
+            reply(position, failed(e.code, e.text))
+        except sqlite3.Error as e:
+            reply(position, failed("storage_failed", f"The storage could not be read: {e}."))
+        lane.finish_first()
+
+    async def _destroy_all(self, call: DestroyAll, now: int, reply: Reply, position: int) -> None:
+        self._cache.held += 1
+        try:
+            keys = await self._file.keys(call.namespace, call.user, now)
+            if call.except_key is not None:
+                spared = await self._follow((call.namespace, call.except_key), now)
+                keys = [key for key in keys if key != spared[1]]
+            gone = 0
+            for key in keys:
+                address = (call.namespace, key)
+                try:
+                    # Another lane may have changed it since the file was asked: then that is what stands.
+                    record = self._peek(address)
+                    if record is None or now >= record.expires_at or call.user not in (None, record.user):
+                        continue
+                except (_Cold, Damaged):
+                    pass
+                self._write(address, None, now)
+                gone += 1
+        finally:
+            self._cache.held -= 1
+        answer = Answer("ok", value=gone)
+        if gone:
+            self._gathering.waiting.append((reply, position, answer))
+        else:
+            reply(position, answer)
+
+    async def _follow(self, address: Address, now: int) -> Address:
+        """Where the session of an address is, in memory or in the file."""
+        found: dict[Address, Record | Damaged | None] = {}
+        while True:
+            self._fetched = found
+            try:
+                return follow(address, now, self._peek)
+            except _Cold as e:
+                cold = e.address
+            except Damaged:
+                return address
+            finally:
+                self._fetched = {}
+            found |= await self._file.load([cold])
+
+    # Commits ---------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Returns when everything that was written or renewed so far is on disk. Raises StorageError if it is not."""
+        batch = self._committing
+        if self._gathering.rows or self._renewed:
+            batch = self._gathering
+            self._renewals_due = True
+            self._work.set()
+        if batch is not None:
+            done: asyncio.Future[None] = self._loop.create_future()
+            batch.done.append(done)
+            await done
+
+    def _wake_after(self, seconds: float) -> None:
+        if self._timer is None or self._timer.when() > self._loop.time() + seconds:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._renewals_due = True
+        self._work.set()
+
+    async def _commit_for_ever(self) -> None:
+        while not self._closing or self._gathering.rows or self._renewed:
+            await self._work.wait()
+            self._work.clear()
+            while self._gathering.rows or (self._renewals_due and self._renewed):
+                async with self._writing:
+                    await self._commit()
+
+    async def _commit(self) -> None:
+        batch, self._gathering = self._gathering, _Batch()
+        renewed: dict[Address, Record] = {}
+        if self._renewals_due:
+            renewed, self._renewed = self._renewed, {}
+            self._renewals_due = False
+        self._committing = batch
+        for address, record in renewed.items():
+            batch.rows.setdefault(address, record)
+        started = perf_counter()
+        try:
+            await self._file.write(batch.rows, batch.now)
+        except StorageError as e:
+            self._undo(batch, renewed, e)
+            return
+        self.figures.commit_seconds.observe(perf_counter() - started)
+        self.figures.commit_rows.observe(len(batch.rows))
+        self._committing = None
+        for reply, position, answer in batch.waiting:
+            reply(position, answer)
+        for done in batch.done:
+            if not done.done():
+                done.set_result(None)
+
+    def _undo(self, batch: _Batch, renewed: dict[Address, Record], error: StorageError) -> None:
+        """Nothing of `batch` is on disk, and what was gathered since builds on it: both fail, memory forgets them."""
+        if error.fatal:
+            self._on_fatal(error.text)
+        log.error("commit: %s", error.text)
+        later, self._gathering, self._committing = self._gathering, _Batch(), None
+        for address, record in renewed.items():
+            # A renewal was acknowledged already: it is kept, and tried again.
+            if batch.rows.get(address) is record and address not in later.rows:
+                del batch.rows[address]
+                if not self._closing:
+                    self._renewed.setdefault(address, record)
+        for address in (*batch.rows, *later.rows):
+            self._cache.drop(address)
+            self._renewed.pop(address, None)
+        if self._renewed:
+            self._wake_after(RENEWAL_DELAY)
+        answer = failed(error.code, error.text)
+        for reply, position, _ in (*batch.waiting, *later.waiting):
+            reply(position, answer)
+        for done in (*batch.done, *later.done):
+            if not done.done():
+                done.set_exception(error)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _addresses(call: SessionCall) -> tuple[Address, ...]:
+    if isinstance(call, Rotate):
+        return call.address, (call.address[0], call.new_key)
+    return (call.address,)

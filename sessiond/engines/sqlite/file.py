@@ -1,0 +1,338 @@
+"""The SQLite file: opening, locking, migrating, and every SQL statement. Knows rows and records, no order of calls.
+
+Two connections, each with its own thread (aiosqlite): `_writer` alone writes and checkpoints, for SQLite before 3.51.3
+can corrupt a WAL that two connections write at once; `_reader` reads what is committed without waiting for an fsync.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import aiosqlite
+
+from sessiond import codec
+from sessiond.calls import Address
+from sessiond.engine import REPEAT_WINDOW, Entry, Expired, entry
+from sessiond.engines.sqlite.schema import APPLICATION_ID, STEPS
+from sessiond.errors import Damaged, StartError
+from sessiond.record import Record
+from sessiond.vault import Vault
+
+_GONE, _SESSION, _ALIAS = 0, 1, 2
+
+ROWS_PER_STATEMENT = 256
+"""A commit of up to this many rows is one statement; a larger one is a transaction of several. SQLite keeps the last
+128 prepared statements, one for each size that occurs."""
+
+_KEYS_PER_QUERY = 500
+_KEPT_EXPIRIES = 10_000
+
+_PRAGMAS = (
+    "pragma journal_mode = wal",
+    "pragma synchronous = full",  # the commit is on disk when it returns
+    "pragma mmap_size = 0",  # a failed read must be an error, not a SIGBUS
+    "pragma temp_store = memory",
+    "pragma cache_size = -65536",  # 64 MiB of pages
+    "pragma secure_delete = on",  # what is destroyed leaves no bytes in the file
+    "pragma foreign_keys = off",
+)
+
+_COLUMNS = "namespace, key, kind, user, expires_at, version, sealed"
+
+_LOAD = f"select {_COLUMNS} from sessions where namespace = ? and key in (%s)"
+
+_LIST = f"""
+    select {_COLUMNS} from sessions
+    where namespace = ? and kind = 1 and key > ? and expires_at > ?
+    order by key limit ?"""
+
+_LIST_USER = f"""
+    select {_COLUMNS} from sessions indexed by sessions_by_user
+    where namespace = ? and user = ? and kind = 1 and key > ? and expires_at > ?
+    order by key limit ?"""
+
+_KEYS = "select key from sessions where namespace = ? and kind = 1 and expires_at > ?"
+
+_KEYS_USER = """
+    select key from sessions indexed by sessions_by_user
+    where namespace = ? and user = ? and kind = 1 and expires_at > ?"""
+
+# The maintained number, less the few that have died since the last sweep.
+_COUNT = """
+    select ifnull((select sessions from tallies where namespace = :namespace and user = ifnull(:user, '')), 0)
+        - (select count(*) from sessions
+           where expires_at >> 20 <= :now >> 20 and expires_at <= :now and kind = 1
+             and namespace = :namespace and (:user is null or user = :user))"""
+
+_DUE = """
+    select rowid from sessions
+    where expires_at >> 20 <= :now >> 20 and expires_at <= :now - iif(kind = 1, 0, :window)
+    order by expires_at >> 20 limit :limit"""
+
+# Asked again in the same breath as it is deleted: a row may have come back to life since it was found.
+_SWEEP = """
+    delete from sessions
+    where rowid in (%s) and expires_at <= ? - iif(kind = 1, 0, ?)
+    returning namespace, key, kind, user, expires_at"""
+
+_REMEMBER = "insert into expiries (namespace, key, user, expired_at) values (?, ?, ?, ?)"
+_FORGET = "delete from expiries where number <= (select max(number) from expiries) - ?"
+_EXPIRED = "select number, namespace, key, user, expired_at from expiries where number > ? order by number limit ?"
+
+
+class StorageError(Exception):
+    """A write that did not happen. `code` as in the protocol; `fatal`: what is on disk can no longer be known."""
+
+    def __init__(self, code: str, text: str, fatal: bool) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.fatal = fatal
+
+
+class SessionFile:
+    def __init__(
+        self, path: Path, lock: IO[str], writer: aiosqlite.Connection, reader: aiosqlite.Connection, vault: Vault
+    ) -> None:
+        self.path = path
+        self._lock = lock
+        self._writer = writer
+        self._reader = reader
+        self._vault = vault
+
+    @classmethod
+    async def open(cls, path: Path, vault: Vault) -> "SessionFile":
+        """Opens or makes the file, its folder included, and brings it up to date. StartError says why it cannot."""
+        path = path.absolute()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _take_lock(path)
+        except OSError as e:
+            raise StartError(
+                f"cannot use {path}: {e.strerror}. Give a file in a folder that sessiond may write to."
+            ) from e
+        writer: aiosqlite.Connection | None = None
+        try:
+            writer = await aiosqlite.connect(path, isolation_level=None, timeout=5)
+            await _migrate(writer, path)
+            for pragma in _PRAGMAS:
+                await writer.execute_fetchall(pragma)
+            reader = await aiosqlite.connect(path, isolation_level=None, timeout=5)
+            await reader.execute_fetchall("pragma query_only = on")
+            await reader.execute_fetchall("pragma mmap_size = 0")
+            return cls(path, lock, writer, reader, vault)
+        except (sqlite3.Error, StartError) as e:
+            if writer is not None:
+                await writer.close()
+            lock.close()
+            if isinstance(e, StartError):
+                raise
+            raise StartError(f"cannot open {path}: {e}. Give another file, or restore this one from a backup.") from e
+
+    # Reading: what is committed ----------------------------------------------------------------------
+
+    async def load(self, addresses: Iterable[Address]) -> dict[Address, Record | Damaged | None]:
+        """What rests at each address: a record, dead or alive; None; or Damaged for that row alone."""
+        found: dict[Address, Record | Damaged | None] = dict.fromkeys(addresses)
+        by_namespace: dict[str, list[bytes]] = {}
+        for namespace, key in found:
+            by_namespace.setdefault(namespace, []).append(key)
+        for namespace, keys in by_namespace.items():
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                await self._load(namespace, keys[start : start + _KEYS_PER_QUERY], found)
+        return found
+
+    async def _load(self, namespace: str, keys: list[bytes], found: dict[Address, Record | Damaged | None]) -> None:
+        try:
+            rows = await self._reader.execute_fetchall(_LOAD % _marks(len(keys)), (namespace, *keys))
+        except sqlite3.DatabaseError as e:
+            if len(keys) == 1:  # a damaged page: only those whose way leads through it cannot be read
+                found[namespace, keys[0]] = Damaged(str(e))
+                return
+            for key in keys:
+                await self._load(namespace, [key], found)
+            return
+        for row in rows:
+            try:
+                found[row[0], row[1]] = self._open(row)
+            except Damaged as e:
+                found[row[0], row[1]] = e
+
+    async def page(
+        self, namespace: str, user: str | None, after: bytes, limit: int, now: int
+    ) -> tuple[list[Entry], bytes | None, int]:
+        """Entries after that key, the cursor of the next page or None, and how many damaged rows were passed over."""
+        who = (namespace,) if user is None else (namespace, user)
+        sql = _LIST if user is None else _LIST_USER
+        rows = list(await self._reader.execute_fetchall(sql, (*who, after, now, limit)))
+        entries = []
+        for row in rows:
+            with suppress(Damaged):
+                if (record := self._open(row)) is not None:
+                    entries.append(entry(row[1], record))
+        return entries, rows[-1][1] if len(rows) == limit else None, len(rows) - len(entries)
+
+    async def keys(self, namespace: str, user: str | None, now: int) -> list[bytes]:
+        who = (namespace,) if user is None else (namespace, user)
+        rows = await self._reader.execute_fetchall(_KEYS if user is None else _KEYS_USER, (*who, now))
+        return [row[0] for row in rows]
+
+    async def count(self, namespace: str, user: str | None, now: int) -> int:
+        rows = await self._reader.execute_fetchall(_COUNT, {"namespace": namespace, "user": user, "now": now})
+        return int(next(iter(rows))[0])
+
+    async def expired(self, after: int, limit: int) -> list[Expired]:
+        return [Expired(*row) for row in await self._reader.execute_fetchall(_EXPIRED, (after, limit))]
+
+    # Writing -----------------------------------------------------------------------------------------
+
+    async def write(self, rows: Mapping[Address, Record | None], now: int) -> None:
+        """One commit, on disk when this returns. None writes the mark of a destroyed session. Raises StorageError."""
+        values = [self._row(address, record, now) for address, record in rows.items()]
+        try:
+            if len(values) <= ROWS_PER_STATEMENT:
+                # One statement is its own transaction: one hop to the thread, the GIL released once.
+                await self._writer.execute_fetchall(_upsert(len(values)), _flat(values))
+            else:
+                await self._transaction(
+                    (_upsert(len(chunk)), _flat(chunk)) for chunk in _chunks(values, ROWS_PER_STATEMENT)
+                )
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+
+    async def sweep(self, now: int, limit: int) -> list[tuple[Address, bool]]:
+        """Deletes at most `limit` of the dead in one commit; which, and whether each was a session."""
+        try:
+            due = await self._reader.execute_fetchall(_DUE, {"now": now, "window": REPEAT_WINDOW, "limit": limit})
+            rowids = [row[0] for row in due]
+            if not rowids:
+                return []
+            await self._writer.execute_fetchall("begin immediate")
+            try:
+                sweep = _SWEEP % _marks(len(rowids))
+                gone = list(await self._writer.execute_fetchall(sweep, (*rowids, now, REPEAT_WINDOW)))
+                expired = [(ns, key, user, at) for ns, key, kind, user, at in gone if kind == _SESSION]
+                await self._writer.executemany(_REMEMBER, expired)
+                await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
+                await self._writer.execute_fetchall("commit")
+            except BaseException:
+                await self._rollback()
+                raise
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+        return [((row[0], row[1]), row[2] == _SESSION) for row in gone]
+
+    async def close(self) -> None:
+        """Folds the WAL into the file, so that the file alone is the whole, and lets go of it."""
+        with suppress(sqlite3.Error):
+            await self._reader.close()
+        with suppress(sqlite3.Error):
+            await self._writer.execute_fetchall("pragma wal_checkpoint(truncate)")
+        with suppress(sqlite3.Error):
+            await self._writer.close()
+        self._lock.close()
+
+    async def _transaction(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        await self._writer.execute_fetchall("begin immediate")
+        try:
+            for sql, parameters in statements:
+                await self._writer.execute_fetchall(sql, parameters)
+            await self._writer.execute_fetchall("commit")
+        except BaseException:
+            await self._rollback()
+            raise
+
+    async def _rollback(self) -> None:
+        with suppress(sqlite3.Error):  # SQLite rolls back by itself on some errors; then there is nothing left to do
+            await self._writer.execute_fetchall("rollback")
+
+    # Rows --------------------------------------------------------------------------------------------
+
+    def _row(self, address: Address, record: Record | None, now: int) -> tuple[Any, ...]:
+        columns: tuple[Any, ...]
+        if record is None:
+            columns = (*address, _GONE, None, now, 0)
+        else:
+            kind = _SESSION if record.target is None else _ALIAS
+            columns = (*address, kind, record.user, record.expires_at, record.version)
+        return (*columns, self._vault.seal(codec.pack(columns), record))
+
+    def _open(self, row: Any) -> Record | None:
+        return self._vault.open(codec.pack(tuple(row[:-1])), row[-1])
+
+
+@cache
+def _upsert(rows: int) -> str:
+    return f"""
+        insert into sessions ({_COLUMNS}) values {", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * rows)}
+        on conflict do update set kind = excluded.kind, user = excluded.user, expires_at = excluded.expires_at,
+            version = excluded.version, sealed = excluded.sealed"""
+
+
+def _marks(number: int) -> str:
+    return ", ".join("?" * number)
+
+
+def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
+    return [value for row in rows for value in row]
+
+
+def _chunks(rows: list[tuple[Any, ...]], size: int) -> Iterable[list[tuple[Any, ...]]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _storage_error(error: sqlite3.Error) -> StorageError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        return StorageError("storage_full", "The disk is full: nothing was stored. Free some space.", fatal=False)
+    # After a failed fsync the kernel may drop the pages and call the next fsync a success; after any failed read or
+    # write during a commit, nobody knows what the file holds. Only a fresh start, from the file, knows again.
+    fatal = name.startswith("SQLITE_IOERR")
+    return StorageError("storage_failed", f"The storage refused the write: {error}.", fatal)
+
+
+def _take_lock(path: Path) -> IO[str]:
+    """Holds `path`.lock for as long as the process lives; the kernel lets go of it even after kill -9."""
+    file = path.with_name(path.name + ".lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise StartError(
+            f"{path} is in use by {owner}. One daemon owns a file: stop that one, or give another --data."
+        ) from e
+    file.seek(0)
+    file.truncate()
+    file.write(f"sessiond, process {os.getpid()}\n")
+    file.flush()
+    return file
+
+
+async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
+    """Brings the file to the latest schema, each step in a transaction of its own with its number."""
+
+    async def number(pragma: str) -> int:
+        return int(next(iter(await writer.execute_fetchall(f"pragma {pragma}")))[0])
+
+    version, application = await number("user_version"), await number("application_id")
+    empty = (await number("schema_version")) == 0
+    if not empty and application != APPLICATION_ID:
+        raise StartError(f"{path} is another program's database. Give a path where sessiond may make its own.")
+    if version > len(STEPS):
+        raise StartError(
+            f"{path} was written by a newer sessiond (schema {version}, this one knows {len(STEPS)}). "
+            "Start that version; the file was not changed."
+        )
+    for step in range(version, len(STEPS)):
+        # executescript ends a transaction that is open, so the script brings its own.
+        await writer.executescript(
+            f"begin immediate; pragma application_id = {APPLICATION_ID}; {STEPS[step]} "
+            f"pragma user_version = {step + 1}; commit;"
+        )

@@ -1,0 +1,65 @@
+"""The tables, and the ordered steps that bring an older file up to date. A step that was released is never edited."""
+
+APPLICATION_ID = 0x53455353  # "SESS", in the file's header: a file of another program is never touched
+
+STEPS = (
+    # 1
+    """
+    create table sessions (
+        namespace  text    not null,
+        key        blob    not null,  -- SHA-256 of the sid
+        kind       integer not null,  -- 0 destroyed: a mark until the next sweep, 1 session, 2 alias
+        user       text,
+        expires_at integer not null,  -- ms since the epoch; of a destroyed session, the instant it went
+        version    integer not null,
+        sealed     blob    not null,  -- the whole record, and the check of this row
+        primary key (namespace, key)
+    ) strict;
+
+    -- Some 17 minutes wide: a renewal seldom moves a row in this index.
+    create index sessions_by_expiry on sessions (expires_at >> 20);
+
+    create index sessions_by_user on sessions (namespace, user, key) where kind = 1 and user is not null;
+
+    -- How many rows of kind 1 there are, by user; user '' is the namespace. Kept by triggers, in the same commit.
+    create table tallies (
+        namespace text    not null,
+        user      text    not null,
+        sessions  integer not null,
+        primary key (namespace, user)
+    ) strict, without rowid;
+
+    create trigger sessions_added after insert on sessions when new.kind = 1 begin
+        insert into tallies values (new.namespace, '', 1)
+            on conflict do update set sessions = sessions + 1;
+        insert into tallies select new.namespace, new.user, 1 where new.user is not null
+            on conflict do update set sessions = sessions + 1;
+    end;
+
+    create trigger sessions_removed after delete on sessions when old.kind = 1 begin
+        update tallies set sessions = sessions - 1 where namespace = old.namespace and user in ('', old.user);
+        delete from tallies where namespace = old.namespace and user = old.user and sessions = 0;
+    end;
+
+    create trigger sessions_changed after update of kind, user on sessions
+        when (old.kind = 1 or new.kind = 1) and (old.kind <> new.kind or old.user is not new.user)
+    begin
+        update tallies set sessions = sessions - 1
+            where old.kind = 1 and namespace = old.namespace and user in ('', old.user);
+        delete from tallies where old.kind = 1 and namespace = old.namespace and user = old.user and sessions = 0;
+        insert into tallies select new.namespace, '', 1 where new.kind = 1
+            on conflict do update set sessions = sessions + 1;
+        insert into tallies select new.namespace, new.user, 1 where new.kind = 1 and new.user is not null
+            on conflict do update set sessions = sessions + 1;
+    end;
+
+    -- What the sweep leaves of sessions that died by themselves, for whoever wants to be told.
+    create table expiries (
+        number     integer primary key autoincrement,
+        namespace  text    not null,
+        key        blob    not null,
+        user       text,
+        expired_at integer not null
+    ) strict;
+    """,
+)
