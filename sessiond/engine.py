@@ -79,6 +79,9 @@ class Engine(Protocol):
     durability: str
     """What an acknowledged write survives, for people: one clause."""
 
+    trouble: str | None
+    """Why the last write did not get through, for people; None when it did."""
+
     figures: EngineFigures
 
     def lane(self) -> Lane: ...

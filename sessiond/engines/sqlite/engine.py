@@ -112,6 +112,7 @@ class SqliteEngine:
             if options.relaxed
             else "full: a write is on disk when it is acknowledged"
         )
+        self.trouble: str | None = None
         self.figures = EngineFigures()
         self._file = file
         self._relaxed = options.relaxed
@@ -431,6 +432,7 @@ class SqliteEngine:
         self.figures.commit_seconds.observe(perf_counter() - started)
         self.figures.commit_rows.observe(len(batch.rows))
         self._committing = None
+        self.trouble = None
         for reply, position, answer in batch.waiting:
             reply(position, answer)
         for done in batch.done:
@@ -442,6 +444,7 @@ class SqliteEngine:
         if error.fatal:
             self._on_fatal(error.text)
         log.error("commit: %s", error.text)
+        self.trouble = error.text
         later, self._gathering, self._committing = self._gathering, _Batch(), None
         for address, record in renewed.items():
             # A renewal was acknowledged already: it is kept, and tried again.
