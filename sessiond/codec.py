@@ -65,8 +65,8 @@ def reader_of(kind: type[V]) -> Callable[[bytes], V]:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON for answers made of our own values."""
-    return msgspec.json.encode(value)
+    """JSON for answers made of our own values, with the line end that a terminal wants."""
+    return msgspec.json.encode(value) + b"\n"
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def null_entries(format: str, data: bytes) -> tuple[bytes, list[str]]:
     """A merge patch (RFC 7396) taken apart: the entries to put in, as data, and the names whose value is null."""
     entries = _entries(format, data)
     null = b"null" if format == JSON else b"\xc0"
-    gone = [name for name, raw in entries.items() if bytes(raw) == null]
-    return _encode[format]({name: raw for name, raw in entries.items() if name not in gone}), gone
+    kept = {name: raw for name, raw in entries.items() if bytes(raw) != null}
+    return _encode[format](kept), [name for name in entries if name not in kept]
 
 
 def check_strict(format: str, data: bytes) -> None:

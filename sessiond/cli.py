@@ -1,0 +1,75 @@
+"""The command line: `sessiond serve`. The one door to click."""
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from sessiond import __version__
+from sessiond.config import SETTINGS, read_settings
+from sessiond.errors import SettingError, StartError
+from sessiond.server import serve as run
+
+EXIT_SETTINGS, EXIT_START = 2, 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="sessiond %(version)s")
+def main() -> None:
+    """One small daemon gives every web process the same sessions."""
+
+
+def _with_settings(command: Any) -> Any:
+    """One option a setting; without a default, so that only what was given counts as a flag."""
+    for name, setting in reversed(SETTINGS.items()):
+        flag = "--" + name.replace("_", "-")
+        default = ", ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+        text = setting.help if setting.flag or not default else f"{setting.help} [default: {default}]"
+        if setting.flag:
+            option = click.option(flag, name, is_flag=True, default=None, help=text)
+        else:
+            option = click.option(flag, name, multiple=setting.many, default=None, help=text)
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A TOML file with settings, named as the flags with _ for -."
+)
+@_with_settings
+def serve(config: Path | None, **given: Any) -> None:
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C.
+
+    Each setting can also come from the environment (SESSIOND_LISTEN, ...) or from the file; a flag goes first.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+    )
+    flags = {name: value for name, value in given.items() if value is not None and value != ()}
+    try:
+        settings = read_settings(flags, os.environ, config)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, _announce))
+    except SettingError as e:
+        _end(EXIT_SETTINGS, e)
+    except StartError as e:
+        _end(EXIT_START, e)
+
+
+def _announce(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def _end(code: int, error: Exception) -> None:
+    click.echo(f"sessiond: {error}", err=True)
+    sys.exit(code)

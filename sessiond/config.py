@@ -1,0 +1,240 @@
+"""The settings: one table, from which come the flags, the environment's names, the keys of the file, and their checks.
+
+A flag goes before the environment, that before the file, that before the default. docs/settings.md lists them, and a
+test compares.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sessiond.calls import DAY, Policy
+from sessiond.errors import SettingError
+from sessiond.http.auth import is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the daemon runs with. Durations in ms, sizes in bytes. `allowed_hosts` empty: see docs/settings.md."""
+
+    listen: tuple[str, ...]
+    data: str
+    durability: str
+    cache: int
+    allow_anonymous: bool
+    allowed_hosts: tuple[str, ...]
+    ttl: int
+    max_ttl: int
+    lifetime: int | None
+    max_data: int
+    sweep_interval: int
+    drain: int
+    adjustable_clock: bool
+
+    def policy(self) -> Policy:
+        return Policy(ttl=self.ttl, max_ttl=self.max_ttl, lifetime=self.lifetime, max_data=self.max_data)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`read` makes the value of a text (or of the file's own number, boolean or array), or raises ValueError with what
+    would be right. `flag`: given without a value. `many`: the flag may stand more than once."""
+
+    default: Any
+    read: Callable[[Any], Any]
+    help: str
+    flag: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """A TCP address (host without brackets, port 0: any free one) or a unix socket's path."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> "Listen":
+        if text.startswith("unix:"):
+            if not (path := text.removeprefix("unix:").removeprefix("//")):
+                raise ValueError("unix:PATH needs a path")
+            return cls(path=path)
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError("an address is HOST:PORT, such as 127.0.0.1:7377, or unix:PATH")
+        if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+            raise ValueError("an IPv6 address stands in brackets: [::1]:7377")
+        return cls(host=host.strip("[]"), port=int(port))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return bool(self.path) or is_loopback(self.host)
+
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY}
+_SIZES = {"": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+
+
+def duration(value: object) -> int:
+    """ms from 90 (seconds), 0.5, "500ms", "30m", "12h", "14d"."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h|d|)", str(value).strip().lower(), re.ASCII)
+    ms = float(match[1]) * _UNITS[match[2] or "s"] if match and not isinstance(value, bool) else 0
+    if ms < 1 or ms > 100_000 * DAY:
+        raise ValueError("a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d")
+    return int(ms)
+
+
+def size(value: object) -> int:
+    """Bytes from 65536, "64KiB", "256 MiB", "1GB"."""
+    match = re.fullmatch(r"(\d{1,15})\s*(kib|mib|gib|kb|mb|gb|)b?", str(value).strip().lower(), re.ASCII)
+    if match is None or isinstance(value, bool) or int(match[1]) == 0:
+        raise ValueError("a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def optional_duration(value: object) -> int | None:
+    return None if str(value).strip().lower() == "off" else duration(value)
+
+
+def boolean(value: object) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off", ""):
+        return False
+    raise ValueError("it is true or false")
+
+
+def words(value: object) -> tuple[str, ...]:
+    """An array from the file, the values of a repeated flag, or a text with commas."""
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def addresses(value: object) -> tuple[str, ...]:
+    if not (found := words(value)):
+        raise ValueError("give at least one address")
+    for text in found:
+        Listen.read(text)
+    return found
+
+
+def data_url(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("it is the path of an SQLite file, or memory:")
+    return value
+
+
+def durability(value: object) -> str:
+    if value not in ("full", "relaxed"):
+        raise ValueError("it is full or relaxed")
+    return str(value)
+
+
+SETTINGS: dict[str, Setting] = {
+    "listen": Setting(
+        "127.0.0.1:7377", addresses, "Where to listen: HOST:PORT or unix:PATH. May be given more than once.", many=True
+    ),
+    "data": Setting("data/sessions.db", data_url, "Where sessions rest: the path of an SQLite file, or memory:."),
+    "durability": Setting(
+        "full",
+        durability,
+        "full: a write is on disk when it is acknowledged. relaxed: creates, sets and patches up to 100 ms later.",
+    ),
+    "cache": Setting("256MiB", size, "What the cache of hot sessions may hold; the file may be far larger."),
+    "allow_anonymous": Setting(False, boolean, "Listen beyond this machine without asking who it is.", flag=True),
+    "allowed_hosts": Setting(
+        (), words, "Names that a request may give as its Host, beside those listened on; * allows all.", many=True
+    ),
+    "ttl": Setting("14d", duration, "How long a session lives without renewal when nobody says."),
+    "max_ttl": Setting("400d", duration, "The longest ttl that may be asked for."),
+    "lifetime": Setting("off", optional_duration, "The age no session can pass when nobody says; off: none."),
+    "max_data": Setting("64KiB", size, "How large the data of one session may be."),
+    "sweep_interval": Setting("10s", duration, "How often what has died is removed from the file."),
+    "drain": Setting("10s", duration, "How long a stopping daemon waits for what is under way."),
+    "adjustable_clock": Setting(
+        False, boolean, "For tests: POST /v1/clock moves the daemon's clock forward.", flag=True
+    ),
+}
+
+
+def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Settings:
+    """The settings from all their sources. SettingError names the setting, its source and what would be right.
+
+    `flags`: those that were given. `file`: a TOML file, or None for that named by SESSIOND_CONFIG, if any.
+    """
+    if file is None and (named := environment.get("SESSIOND_CONFIG")):
+        file = Path(named)
+    in_file = {} if file is None else _read_file(file)
+    values: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        value, source = setting.default, "the default"
+        if name in in_file:
+            value, source = in_file[name], f"{file}"
+        if (variable := f"SESSIOND_{name.upper()}") in environment:
+            value, source = environment[variable], f"the environment ({variable})"
+        if name in flags:
+            value, source = flags[name], f"--{name.replace('_', '-')}"
+        try:
+            values[name] = setting.read(value)
+        except ValueError as e:
+            raise SettingError(f"{name} from {source} cannot be {value!r}: {e}.") from e
+    known = {f"SESSIOND_{name.upper()}" for name in SETTINGS} | {"SESSIOND_CONFIG", *_OTHERS}
+    for variable in environment:
+        if variable.startswith("SESSIOND_") and variable not in known:
+            raise SettingError(f"there is no setting {variable}; docs/settings.md lists them.")
+    return _together(Settings(**values))
+
+
+_OTHERS = {"SESSIOND_URL", "SESSIOND_TOKEN", "SESSIOND_COMMAND", "SESSIOND_TEST_REQUIRE", "SESSIOND_TEST_THOROUGH"}
+"""Names that belong to clients and tests, and may well stand in the same environment."""
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except OSError as e:
+        raise SettingError(f"the settings file {file} cannot be read: {e.strerror}.") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingError(f"the settings file {file} is not TOML: {e}.") from e
+    for name in values:
+        if name not in SETTINGS:
+            raise SettingError(f"{file} sets {name}, which is no setting; docs/settings.md lists them.")
+    return values
+
+
+def _together(settings: Settings) -> Settings:
+    """The rules that hold between settings."""
+    if settings.ttl > settings.max_ttl:
+        raise SettingError("ttl is longer than max_ttl: lower the one or raise the other.")
+    listens = [Listen.read(text) for text in settings.listen]
+    for listen in listens:
+        if not listen.is_local and not settings.allow_anonymous:
+            raise SettingError(
+                f"listen is {listen.host}:{listen.port}, where other machines can reach it, and nobody is asked who they "
+                "are. Listen on 127.0.0.1, or, if the network itself is trusted, add --allow-anonymous."
+            )
+        if not listen.is_local and settings.adjustable_clock:
+            raise SettingError("adjustable_clock is for tests on this machine: listen on 127.0.0.1 with it.")
+    return settings
+
+
+def hosts(settings: Settings) -> frozenset[str] | None:
+    """What a Host header may name; None: anything.
+
+    Unless they are set, a daemon that only this machine can reach answers for this machine's names, and one that others
+    can reach, under names that it cannot know, for all.
+    """
+    listens = [Listen.read(text) for text in settings.listen]
+    if "*" in settings.allowed_hosts:
+        return None
+    if not settings.allowed_hosts and not all(listen.is_local for listen in listens):
+        return None
+    own = {f"[{listen.host}]" if ":" in listen.host else listen.host for listen in listens if listen.host}
+    return frozenset({"localhost", "127.0.0.1", "[::1]", *own, *settings.allowed_hosts})

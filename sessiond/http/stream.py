@@ -1,0 +1,171 @@
+"""The stream: one WebSocket a client process, its messages, and the order in which they are answered.
+
+Two tasks a connection and none a call: the request's own task reads messages, carries out their calls and sends what is
+answered at once; the sender wakes when a commit has answered the rest. Both send through `_Connection.flush`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from sessiond import codec
+from sessiond.calls import Call
+from sessiond.errors import Refused
+from sessiond.http import wire
+from sessiond.record import Answer, failed
+from sessiond.store import Store
+
+SILENCE = 30.0
+"""Seconds without a word after which a connection is pinged; half of that later it is closed if no pong came."""
+
+GROUP_BYTES = 1024 * 1024
+"""Answers are grouped into messages of about this size, so that none comes near what a client may refuse (16 MiB)."""
+
+MAX_WAITING = 10_000
+"""Calls of one connection that may wait for their commit; beyond that the daemon reads no further until some are done."""
+
+_STOPPING = failed("stopping", "The daemon is stopping; ask another, or again in a moment.")
+
+
+class _Connection:
+    def __init__(self, socket: web.WebSocketResponse, store: Store, namespace: str) -> None:
+        self._socket = socket
+        self._store = store
+        self._namespace = namespace
+        self._lane = store.lane()
+        self._answers: list[list[Any]] = []
+        self._taking = False  # answers that come while calls are being taken are sent by whoever takes them
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._waiting = 0
+
+    async def run(self) -> None:
+        sender = asyncio.create_task(self._send_for_ever())
+        try:
+            async for message in self._socket:
+                if message.type is not WSMsgType.BINARY:
+                    await self._socket.close(code=wire.CLOSE_NOT_BINARY, message=b"messages are binary")
+                    break
+                try:
+                    self._take(message.data)
+                except wire.Malformed:
+                    await self._socket.close(code=wire.CLOSE_MALFORMED, message=b"a message is an array of calls")
+                    break
+                await self.flush()
+                await self._room.wait()
+        except ConnectionError:
+            pass  # the client is gone in the middle of an answer
+        finally:
+            sender.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await sender
+
+    def _take(self, data: bytes) -> None:
+        seqs: list[int] = []
+        calls: list[Call] = []
+        for seq, call in wire.read_message(data, self._namespace, self._store.policy(self._namespace)):
+            if isinstance(call, Refused):
+                self._answers.append(wire.refusal_fields(seq, call))
+            elif self._store.stopping:
+                self._answers.append(wire.answer_fields(seq, call, _STOPPING))
+            else:
+                seqs.append(seq)
+                calls.append(call)
+        if not calls:
+            return
+        self._waiting += len(calls)
+        self._idle.clear()
+        self._taking = True
+        self._lane.submit(calls, self._store.clock.now(), self._replier(seqs, calls))
+        self._taking = False
+        if self._waiting > MAX_WAITING:
+            self._room.clear()
+
+    def _replier(self, seqs: list[int], calls: list[Call]) -> Callable[[int, Answer], None]:
+        def reply(position: int, answer: Answer) -> None:
+            self._answers.append(wire.answer_fields(seqs[position], calls[position], answer))
+            self._waiting -= 1
+            if not self._taking:
+                self._more.set()
+            if self._waiting == 0:
+                self._idle.set()
+            if self._waiting <= MAX_WAITING:
+                self._room.set()
+
+        return reply
+
+    async def _send_for_ever(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Sends what has been answered."""
+        if self._answers and not self._socket.closed:
+            answers, self._answers = self._answers, []
+            for group in _groups(answers):
+                await self._socket.send_bytes(codec.pack(group))
+
+    async def stop(self) -> None:
+        """Tells the client, answers what it has asked, and closes."""
+        with suppress(ConnectionError):
+            self._answers.append(wire.STOPPING)
+            await self.flush()
+            await self._idle.wait()
+            await self.flush()
+            await self._socket.close(code=wire.CLOSE_STOPPING, message=b"the daemon is stopping")
+
+
+def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
+    start = size = 0
+    for end, answer in enumerate(answers):
+        size += 128
+        for field in answer:
+            if type(field) is bytes or type(field) is list:  # data, or the entries of a listing
+                size += len(field) if type(field) is bytes else 256 * len(field)
+        if size > GROUP_BYTES:
+            yield answers[start : end + 1]
+            start, size = end + 1, 0
+    if start < len(answers):
+        yield answers[start:]
+
+
+class Streams:
+    """All connections, so that they can be told when the daemon stops."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._connections: set[_Connection] = set()
+
+    @property
+    def number(self) -> int:
+        return len(self._connections)
+
+    async def serve(self, request: web.Request, namespace: str) -> web.StreamResponse:
+        """Upgrades the request and speaks until either side closes. Raises Refused for a wrong handshake."""
+        socket = web.WebSocketResponse(
+            protocols=(wire.PROTOCOL,), compress=False, max_msg_size=wire.MAX_MESSAGE, heartbeat=SILENCE, timeout=5.0
+        )
+        ready = socket.can_prepare(request)
+        if not ready.ok or ready.protocol != wire.PROTOCOL:
+            raise Refused(
+                "bad_handshake", f"This is the stream: upgrade to a WebSocket with sub-protocol {wire.PROTOCOL}."
+            )
+        await socket.prepare(request)
+        connection = _Connection(socket, self._store, namespace)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+        return socket
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(connection.stop() for connection in self._connections))

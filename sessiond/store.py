@@ -1,0 +1,110 @@
+"""The waist: what http/ talks to, and all that it needs to know of what lies below.
+
+It brings together the engine, the clock and each namespace's policy, and counts what is asked and answered.
+"""
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+
+from sessiond.calls import (
+    Call,
+    Count,
+    Create,
+    Destroy,
+    DestroyAll,
+    Get,
+    List,
+    Patch,
+    Policy,
+    Rotate,
+    Set,
+    Touch,
+)
+from sessiond.clock import Clock
+from sessiond.engine import Engine, Lane, Reply, execute
+from sessiond.metrics import CallFigures, EngineFigures
+from sessiond.record import Answer
+
+VERBS: dict[type[Call], str] = {
+    Create: "create",
+    Get: "get",
+    Set: "set",
+    Patch: "patch",
+    Touch: "touch",
+    Rotate: "rotate",
+    Destroy: "destroy",
+    List: "list",
+    Count: "count",
+    DestroyAll: "destroy_all",
+}
+
+
+class Store:
+    """`stopping` is set once the daemon has been told to stop: what was taken is finished, nothing new should come."""
+
+    def __init__(self, engine: Engine, clock: Clock, policies: Mapping[str, Policy]) -> None:
+        self.clock = clock
+        self.stopping = False
+        self.figures = CallFigures()
+        self._engine = engine
+        self._policies = dict(policies)
+
+    def policy(self, namespace: str) -> Policy:
+        return self._policies[namespace]
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return tuple(self._policies)
+
+    @property
+    def engine_figures(self) -> EngineFigures:
+        return self._engine.figures
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the daemon should get no traffic now, in a sentence; None when it is ready."""
+        return "The daemon is stopping." if self.stopping else self._engine.trouble
+
+    def lane(self) -> "StoreLane":
+        return StoreLane(self._engine.lane(), self.figures)
+
+    async def execute(self, call: Call) -> Answer:
+        """One call on a lane of its own."""
+        return (await execute(self.lane(), [call], self.clock.now()))[0]
+
+    async def sweep(self, limit: int) -> int:
+        return await self._engine.sweep(self.clock.now(), limit)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+class StoreLane:
+    """An engine's lane whose calls are counted."""
+
+    __slots__ = ("_figures", "_lane")
+
+    def __init__(self, lane: Lane, figures: CallFigures) -> None:
+        self._lane = lane
+        self._figures = figures
+
+    def submit(self, calls: Sequence[Call], now: int, reply: Reply) -> None:
+        self._lane.submit(calls, now, _Counted(calls, self._figures, reply).reply)
+
+
+class _Counted:
+    """Passes answers on, and counts each with its time."""
+
+    __slots__ = ("_calls", "_figures", "_reply", "_started")
+
+    def __init__(self, calls: Sequence[Call], figures: CallFigures, reply: Reply) -> None:
+        self._calls = calls
+        self._figures = figures
+        self._reply = reply
+        self._started = perf_counter()
+
+    def reply(self, position: int, answer: Answer) -> None:
+        verb = VERBS[type(self._calls[position])]
+        self._figures.answered[verb, answer.status] += 1
+        self._figures.seconds[verb].observe(perf_counter() - self._started)
+        self._reply(position, answer)
