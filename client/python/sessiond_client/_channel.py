@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from . import _policy, _protocol
 from ._frames import BINARY, CLOSE, PING, PONG, FrameReader, Opening, ProtocolError, close_code, encode, masks
@@ -93,10 +93,10 @@ class Link(asyncio.Protocol):
     # -- called by the event loop --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) and self._opening is not None
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        transport.write(self._opening.request)
+        assert self._opening is not None
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._transport.write(self._opening.request)
 
     def data_received(self, chunk: bytes) -> None:
         self.heard_at = self._loop.time()

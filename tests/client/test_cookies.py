@@ -1,0 +1,145 @@
+"""Session ids and the cookies that carry them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessiond_client import InvalidRequest
+from sessiond_client.cookies import decode_cookie, encode_cookie, key_of, new_sid, sign, unsign
+
+#: What cookie-signature 1.2 and encodeURIComponent make of these, computed with node's crypto.
+EXPRESS = [
+    ("hello", "tobiiscool", "s%3Ahello.DGDUkGlIkCzPz%2BC0B064FNgHdEjox7ch8tOBGslZ5QI"),
+    ("zoë", "ä", "s%3Azo%C3%AB.uDWbDhZ8Wlfr8ctxFRuuRcqn0dRJygyfGPCaONAO978"),
+]
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+def test_new_sid() -> None:
+    """A sid is 43 characters of base64url, never twice the same."""
+    several = {new_sid() for _ in range(1000)}
+
+    assert 1000 == len(several)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", sid) for sid in several)
+
+
+def test_key_of() -> None:
+    """The key is the SHA-256 of the sid's UTF-8."""
+    assert hashlib.sha256("zoë".encode()).digest() == key_of("zoë")
+    assert 32 == len(key_of("\ud800"))
+
+
+@pytest.mark.parametrize(("sid", "secret", "raw"), EXPRESS)
+def test_express_vectors(sid: str, secret: str, raw: str) -> None:
+    """Cookies are, byte for byte, those of express-session, both ways."""
+    assert raw == encode_cookie(sign(sid, secret))
+    assert sid == unsign(decode_cookie(raw), secret)
+
+
+def test_against_node() -> None:
+    """node's own crypto and encodeURIComponent make the same cookies."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    pairs = [[new_sid(), "keyboard cat"], ["zoë.!*'()~ \u2603", "ä secret"], ["a.b.c", "s"]]
+    script = """
+        const crypto = require('crypto')
+        const out = JSON.parse(process.argv[1]).map(([sid, secret]) => encodeURIComponent('s:' + sid + '.' +
+          crypto.createHmac('sha256', secret).update(sid).digest('base64').replace(/=+$/, '')))
+        console.log(JSON.stringify(out))"""
+
+    output = subprocess.run([node, "-e", script, json.dumps(pairs)], capture_output=True, check=True, text=True).stdout
+
+    assert json.loads(output) == [encode_cookie(sign(sid, secret)) for sid, secret in pairs]
+
+
+@given(text, st.lists(text, min_size=1, max_size=3))
+def test_round_trip(sid: str, secrets: list[str]) -> None:
+    """A signed sid comes back, through the cookie's encoding, with its secret among others."""
+    raw = encode_cookie(sign(sid, secrets[-1]))
+
+    assert sid == unsign(decode_cookie(raw), secrets)
+    assert raw.isascii()
+    assert not set(raw) & set(' ",;\\')
+
+
+def test_first_signs_all_verify() -> None:
+    """With a list of secrets the first signs; a cookie of an older one is still good."""
+    assert sign("sid", "new") == sign("sid", ["new", "old"])
+    assert "sid" == unsign(sign("sid", "old"), ["new", "old"])
+    assert unsign(sign("sid", "other"), ["new", "old"]) is None
+
+
+GOOD = sign("sid", "secret")
+ODD: list[Any] = [
+    None,
+    7,
+    b"s:sid.x",
+    "",
+    "s:",
+    "s:.",
+    "s:sid",
+    "s:sid.",
+    GOOD[2:],
+    "S" + GOOD[1:],
+    GOOD + "=",
+    GOOD[:-1],
+    GOOD.replace("sid", "sie"),
+    GOOD.replace("s:sid", "s:"),
+    "j:" + GOOD[2:],
+    " " + GOOD,
+    "s:\ud800.\udfff",
+    GOOD + "\x00",
+    "s:sid.ümlaut",
+]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_odd_values(value: Any) -> None:
+    """Anything that is not signed is None, never an exception."""
+    assert unsign(value, "secret") is None
+
+
+@given(st.text())
+def test_any_text(value: str) -> None:
+    """No text that a browser could send raises anything."""
+    assert unsign(value, "secret") is None
+    assert unsign(decode_cookie(value), "secret") is None
+
+
+@pytest.mark.parametrize("secret", ["", b"", [], ["ok", ""]], ids=repr)
+def test_no_secret(secret: Any) -> None:
+    """An empty secret is refused, for signing and for reading."""
+    with pytest.raises(InvalidRequest):
+        sign("sid", secret)
+    with pytest.raises(InvalidRequest):
+        unsign(GOOD, secret)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("s%3Aa", "s:a"),
+        ('"s%3Aa"', "s:a"),
+        (" a ", "a"),
+        ("a+b", "a+b"),
+        ("100%", "100%"),
+        ("%zz", "%zz"),
+        ("%41%zz", "%41%zz"),
+        ("%ff", "%ff"),
+        ('"', '"'),
+        ("", ""),
+    ],
+)
+def test_decode_cookie(raw: str, value: str) -> None:
+    """Raw values are read as express reads them: what cannot be decoded stands as it is."""
+    assert value == decode_cookie(raw)
