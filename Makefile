@@ -1,0 +1,45 @@
+# make run    start the daemon on 127.0.0.1:7377 with ./data/sessions.db
+# make test   lint, types and all tests
+# make crash  the long crash run: 200 times kill -9 under eight writing clients
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test lint types crash clean
+
+run: .venv/run
+	@$(BIN)/sessiond serve
+
+test: lint types
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/mypy
+
+crash: .venv/dev
+	$(BIN)/python -m tests.system.crash --kills 200
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "sessiond needs Python 3.11 or newer: set PYTHON=python3.x"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { rm -rf .venv; echo "python3 has no venv: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+
+.venv/run: pyproject.toml .venv/bin/python
+	@echo "installing sessiond into .venv"
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/dev: pyproject.toml client/python/pyproject.toml .venv/run
+	@echo "installing what the tests need into .venv"
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --group dev --editable ./client/python
+	@touch $@
