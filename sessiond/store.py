@@ -53,10 +53,6 @@ class Store:
         return self._policies[namespace]
 
     @property
-    def namespaces(self) -> tuple[str, ...]:
-        return tuple(self._policies)
-
-    @property
     def engine_figures(self) -> EngineFigures:
         return self._engine.figures
 
@@ -71,6 +67,15 @@ class Store:
     async def execute(self, call: Call) -> Answer:
         """One call on a lane of its own."""
         return (await execute(self.lane(), [call], self.clock.now()))[0]
+
+    async def living(self) -> dict[str, int]:
+        """How many sessions live in each namespace that could be asked. Not counted among the calls: nobody called."""
+        numbers = {}
+        for namespace in self._policies:
+            (answer,) = await execute(self._engine.lane(), [Count(namespace, None)], self.clock.now())
+            if isinstance(answer.value, int):
+                numbers[namespace] = answer.value
+        return numbers
 
     async def sweep(self, limit: int) -> int:
         return await self._engine.sweep(self.clock.now(), limit)

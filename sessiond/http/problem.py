@@ -13,9 +13,11 @@ STATUSES = {
     "missing": 404,
     "not_found": 404,
     "method_not_allowed": 405,
-    "not_representable": 406,
+    "not_acceptable": 406,
+    "too_slow": 408,
     "exists": 409,
     "opaque_data": 409,
+    "not_representable": 409,
     "conflict": 412,
     "too_large": 413,
     "uri_too_long": 414,
@@ -30,6 +32,7 @@ STATUSES = {
     "not_ready": 503,
     "stopping": 503,
     "storage_failed": 503,
+    "bad_http_version": 505,
     "storage_full": 507,
 }
 """The status of each code; a code that is not here begins with bad_ or names another fault of the request: 400."""
@@ -40,6 +43,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     406: "Not acceptable",
+    408: "Request timeout",
     409: "Conflict",
     412: "Precondition failed",
     413: "Content too large",
@@ -50,6 +54,7 @@ TITLES = {
     431: "Request header fields too large",
     500: "Internal error",
     503: "Service unavailable",
+    505: "HTTP version not supported",
     507: "Insufficient storage",
 }
 

@@ -3,11 +3,12 @@
 Seconds become milliseconds here and nowhere else.
 """
 
+import asyncio
 import base64
 import binascii
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -68,13 +69,16 @@ _ETAG = re.compile(r'"([1-9]\d{0,15})"')
 _KEY = re.compile(r"~([A-Za-z0-9_-]{43})")
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
+BODY_SECONDS = 10.0
+"""Seconds in which the whole body must have come: max_data is far less than what any network carries in that time."""
+
 
 class Rest:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def routes(self, expect: Callable[[web.Request], Any]) -> list[web.RouteDef]:
-        one = "/v1/sessions/{session}"
+    def routes(self) -> list[web.RouteDef]:
+        one = "/v1/sessions/{session:(?!count(?:/|$))[^/]+}"  # a sid that is `count` has only its ~key
         table = [
             (hdrs.METH_POST, "/v1/sessions", self.create),
             (hdrs.METH_GET, "/v1/sessions", self.list),
@@ -87,12 +91,11 @@ class Rest:
             (hdrs.METH_POST, one + "/touch", self.touch),
             (hdrs.METH_POST, one + "/rotate", self.rotate),
         ]
-        return [web.route(method, path, handler, expect_handler=expect) for method, path, handler in table]
+        return [web.route(*row) for row in table]
 
     async def create(self, request: web.Request) -> web.Response:
         namespace, policy = self._namespace(request)
-        query = _query(request, TTL_QUERY | LIFETIME_QUERY)
-        _no_condition(request)
+        query = _query(request, {"ttl", "lifetime"})
         ttl, lifetime = _ttl_and_lifetime(query, policy)
         user, meta = _owner(request)
         format, data = await _body(request, policy, _FORMATS)
@@ -106,8 +109,7 @@ class Rest:
 
     async def get(self, request: web.Request) -> web.Response:
         address, policy = self._session(request)
-        query = _query(request, {"renew"})
-        _no_condition(request, but=hdrs.IF_NONE_MATCH)
+        query = _query(request, {"renew"}, {hdrs.IF_NONE_MATCH})
         renew = query.get("renew")
         ms = check_ttl(_ms(renew), policy) if renew not in (None, "true") else None
         answer, record = await self._ask(Get(address, True if renew == "true" else ms))
@@ -120,14 +122,14 @@ class Rest:
             headers[USER] = quote(record.user)
         if record.meta is not None:
             headers[META] = quote(codec.to_json(record.meta).rstrip(), safe=' !"$&()*+,/:;=?@[]^`{|}')
-        if request.headers.get(hdrs.IF_NONE_MATCH) == headers[hdrs.ETAG]:
+        if _knows(request.headers.get(hdrs.IF_NONE_MATCH, ""), headers[hdrs.ETAG]):
             return web.Response(status=304, headers=headers)
         format, data = _acceptable(request.headers.getall(hdrs.ACCEPT, ()), record)
         return web.Response(body=data, content_type=MEDIA_TYPES[format], headers=headers)
 
     async def set(self, request: web.Request) -> web.Response:
         address, policy = self._session(request)
-        query = _query(request, TTL_QUERY | LIFETIME_QUERY)
+        query = _query(request, {"ttl", "lifetime"}, {hdrs.IF_MATCH, hdrs.IF_NONE_MATCH})
         when = _condition(request)
         ttl, lifetime = _ttl_and_lifetime(query, policy)
         user, meta = _owner(request)
@@ -144,8 +146,7 @@ class Rest:
 
     async def patch(self, request: web.Request) -> web.Response:
         address, policy = self._session(request)
-        query = _query(request, TTL_QUERY)
-        _no_condition(request)
+        query = _query(request, {"ttl"})
         ttl = check_ttl(_ms(query.get("ttl")), policy)
         user, meta = _owner(request)
         format, data = await _body(request, policy, _PATCH_FORMATS)
@@ -155,15 +156,13 @@ class Rest:
 
     async def touch(self, request: web.Request) -> web.Response:
         address, policy = self._session(request)
-        query = _query(request, TTL_QUERY)
-        _no_condition(request)
+        query = _query(request, {"ttl"})
         answer, record = await self._ask(Touch(address, check_ttl(_ms(query.get("ttl")), policy)))
         return of_answer(answer) if record is None else web.Response(status=204, headers=_state(record))
 
     async def rotate(self, request: web.Request) -> web.Response:
         address, _ = self._session(request)
         query = _query(request, {"grace"})
-        _no_condition(request)
         grace = check_grace(_ms(query.get("grace"), "bad_grace"))
         sid = secrets.token_urlsafe(32)
         answer, record = await self._ask(Rotate(address, key_of(sid), grace, None))
@@ -171,8 +170,7 @@ class Rest:
 
     async def destroy(self, request: web.Request) -> web.Response:
         address, _ = self._session(request)
-        _query(request, frozenset())
-        _no_condition(request)
+        _query(request, set())
         answer, _ = await self._ask(Destroy(address))
         return web.Response(status=204) if answer.status == "ok" else of_answer(answer)
 
@@ -209,8 +207,6 @@ class Rest:
 
     async def _ask(self, call: Call) -> tuple[Answer, Record | None]:
         """The answer, and the session if it was ok."""
-        if self._store.stopping:
-            raise Refused("stopping", "The daemon is stopping; ask another, or again in a moment.")
         answer = await self._store.execute(call)
         return answer, answer.record if answer.status == "ok" else None
 
@@ -224,9 +220,6 @@ class Rest:
 
 
 # Requests ------------------------------------------------------------------------------------------
-
-TTL_QUERY = frozenset({"ttl"})
-LIFETIME_QUERY = frozenset({"lifetime"})
 
 
 def _key(session: str) -> bytes:
@@ -259,10 +252,14 @@ def _from_base64(text: str) -> bytes | None:
     return key if _base64(key) == text else None
 
 
-def _query(request: web.Request, known: frozenset[str] | set[str]) -> dict[str, str]:
-    """The query; a parameter that is unknown, or stands twice, is refused: a mistyped ttl must not pass unseen."""
+def _query(request: web.Request, known: Set[str], conditions: Set[str] = frozenset()) -> dict[str, str]:
+    """The query. What would be ignored is refused, for whoever sends it relies on it: a parameter that is unknown or
+    stands twice, and a condition other than those that this request can have."""
+    for name in (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH):
+        if name in request.headers and name not in conditions:
+            raise Refused("bad_version", f"This request cannot be made conditional by {name}.")
     query = dict(request.query)
-    if len(query) != len(request.query) or not known.issuperset(query):
+    if len(query) != len(request.query) or not query.keys() <= known:
         names = ", ".join(sorted(known)) or "nothing"
         raise Refused("bad_query", f"The query of this request may hold, once each: {names}.")
     return query
@@ -324,11 +321,10 @@ def _condition(request: web.Request) -> When | None:
     return int(version[1])
 
 
-def _no_condition(request: web.Request, but: str = "") -> None:
-    """A condition that would be ignored is refused: whoever sends it relies on it."""
-    for name in (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH):
-        if name in request.headers and name != but:
-            raise Refused("bad_version", "Only PUT can be made conditional on a version.")
+def _knows(if_none_match: str, etag: str) -> bool:
+    """Weakly compared, as RFC 9110 §13.1.2 asks: a proxy that compresses makes our tags weak."""
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return etag in tags or "*" in tags
 
 
 async def _body(request: web.Request, policy: Policy, formats: Mapping[str, str]) -> tuple[str, bytes]:
@@ -336,16 +332,25 @@ async def _body(request: web.Request, policy: Policy, formats: Mapping[str, str]
     format = formats.get(request.content_type if hdrs.CONTENT_TYPE in request.headers else "")
     if format is None or (request.charset or "utf-8").lower() != "utf-8":
         raise Refused("media_type", f"Send one of {', '.join(sorted(formats))}, in UTF-8.")
+    data = await read_body(request, policy)
+    codec.check_strict(format, data)
+    return format, data
+
+
+async def read_body(request: web.Request, policy: Policy) -> bytes:
+    """The whole body, which is read no further than a session's data may be long."""
     check_length(request, policy)
     parts: list[bytes] = []
     size = 0
-    async for part in request.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        calls.check_size(size, policy)
-    data = b"".join(parts)
-    codec.check_strict(format, data)
-    return format, data
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.content.iter_any():
+                parts.append(part)
+                size += len(part)
+                calls.check_size(size, policy)
+    except TimeoutError as e:
+        raise Refused("too_slow", f"The body did not come within {BODY_SECONDS:.0f} s.") from e
+    return b"".join(parts)
 
 
 def check_length(request: web.Request, policy: Policy) -> None:
@@ -366,17 +371,17 @@ def _state(record: Record) -> dict[str, str]:
 
 
 def _acceptable(accept: Any, record: Record) -> tuple[str, bytes]:
-    """The data in the format that the reader likes best among those that can hold it. Refused `not_representable`."""
+    """The data in the format that the reader likes best among those that can hold it. Refused `not_acceptable`."""
     liked = _likes(",".join(accept) or "*/*")
     order = [codec.JSON, codec.MSGPACK, codec.BYTES]
-    refusal = Refused("not_representable", "Accept names no format that this session can be written in.")
+    reason = "Accept names no format that sessions are written in."
     for format in sorted(order, key=lambda format: -liked[format]):
         if liked[format] > 0:
             try:
                 return format, codec.convert(record.format, record.data, format)
             except Refused as e:
-                refusal = e
-    raise refusal
+                reason = e.text
+    raise Refused("not_acceptable", reason)
 
 
 def _likes(accept: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, hdrs, web
 
 from sessiond import codec
 from sessiond.calls import Call
@@ -153,8 +153,8 @@ class Streams:
         socket = web.WebSocketResponse(
             protocols=(wire.PROTOCOL,), compress=False, max_msg_size=wire.MAX_MESSAGE, heartbeat=SILENCE, timeout=5.0
         )
-        ready = socket.can_prepare(request)
-        if not ready.ok or ready.protocol != wire.PROTOCOL:
+        offered = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",")
+        if wire.PROTOCOL not in map(str.strip, offered) or not socket.can_prepare(request).ok:
             raise Refused(
                 "bad_handshake", f"This is the stream: upgrade to a WebSocket with sub-protocol {wire.PROTOCOL}."
             )
