@@ -11,7 +11,7 @@ import click
 import uvloop
 
 from sessiond import __version__
-from sessiond.config import SETTINGS, read_settings
+from sessiond.config import SETTINGS, flag, read_settings
 from sessiond.errors import SettingError, StartError
 from sessiond.server import serve as run
 
@@ -27,26 +27,30 @@ def main() -> None:
 def _with_settings(command: Any) -> Any:
     """One option a setting; without a default, so that only what was given counts as a flag."""
     for name, setting in reversed(SETTINGS.items()):
-        flag = "--" + name.replace("_", "-")
-        default = ", ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-        text = setting.help if setting.flag or not default else f"{setting.help} [default: {default}]"
-        if setting.flag:
-            option = click.option(flag, name, is_flag=True, default=None, help=text)
-        else:
-            option = click.option(flag, name, multiple=setting.many, default=None, help=text)
-        command = option(command)
+        kind: dict[str, Any] = (
+            {"metavar": setting.holds, "multiple": setting.many} if setting.holds else {"is_flag": True}
+        )
+        default = f" [default: {setting.default}]" if setting.default else ""
+        command = click.option(flag(name), name, default=None, help=setting.help + default, **kind)(command)
     return command
 
 
 @main.command()
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="A TOML file with settings, named as the flags with _ for -."
+    "--config",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="A TOML file with settings, named as the flags with _ for -.",
 )
 @_with_settings
 def serve(config: Path | None, **given: Any) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C.
 
     Each setting can also come from the environment (SESSIOND_LISTEN, ...) or from the file; a flag goes first.
+
+    \b
+    A DURATION is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d.
+    A SIZE is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB.
     """
     logging.basicConfig(
         stream=sys.stderr,

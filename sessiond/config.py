@@ -41,12 +41,13 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """`read` makes the value of a text (or of the file's own number, boolean or array), or raises ValueError with what
-    would be right. `flag`: given without a value. `many`: the flag may stand more than once."""
+    would be right. `holds`: what --help calls the value; empty for a flag without one. `many`: the flag may stand more
+    than once."""
 
     default: Any
     read: Callable[[Any], Any]
     help: str
-    flag: bool = False
+    holds: str = ""
     many: bool = False
 
 
@@ -72,13 +73,20 @@ class Listen:
         return cls(host=host.strip("[]"), port=int(port))
 
     @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
         return bool(self.path) or is_loopback(self.host)
 
 
+MAX_DATA = 15 * 1024**2
+"""Data, its user and its meta must fit into one message of the stream."""
+
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY}
-_SIZES = {"": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+_SIZES = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
 
 
 def duration(value: object) -> int:
@@ -87,12 +95,12 @@ def duration(value: object) -> int:
     ms = float(match[1]) * _UNITS[match[2] or "s"] if match and not isinstance(value, bool) else 0
     if ms < 1 or ms > 100_000 * DAY:
         raise ValueError("a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d")
-    return int(ms)
+    return round(ms)
 
 
 def size(value: object) -> int:
     """Bytes from 65536, "64KiB", "256 MiB", "1GB"."""
-    match = re.fullmatch(r"(\d{1,15})\s*(kib|mib|gib|kb|mb|gb|)b?", str(value).strip().lower(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,15})\s*(b|kib|mib|gib|kb|mb|gb|)", str(value).strip().lower(), re.ASCII)
     if match is None or isinstance(value, bool) or int(match[1]) == 0:
         raise ValueError("a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB")
     return int(match[1]) * _SIZES[match[2]]
@@ -113,8 +121,11 @@ def boolean(value: object) -> bool:
 
 def words(value: object) -> tuple[str, ...]:
     """An array from the file, the values of a repeated flag, or a text with commas."""
-    parts = value if isinstance(value, list | tuple) else str(value).split(",")
-    return tuple(str(part).strip() for part in parts if str(part).strip())
+    return tuple(part.strip() for part in _text(value).split(",") if part.strip())
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def addresses(value: object) -> tuple[str, ...]:
@@ -139,28 +150,33 @@ def durability(value: object) -> str:
 
 SETTINGS: dict[str, Setting] = {
     "listen": Setting(
-        "127.0.0.1:7377", addresses, "Where to listen: HOST:PORT or unix:PATH. May be given more than once.", many=True
+        "127.0.0.1:7377", addresses, "Where to listen: HOST:PORT or unix:PATH. May be repeated.", "ADDRESS", many=True
     ),
-    "data": Setting("data/sessions.db", data_url, "Where sessions rest: the path of an SQLite file, or memory:."),
+    "data": Setting("data/sessions.db", data_url, "Where sessions rest: an SQLite file, or memory:.", "PATH"),
     "durability": Setting(
         "full",
         durability,
         "full: a write is on disk when it is acknowledged. relaxed: creates, sets and patches up to 100 ms later.",
+        "full|relaxed",
     ),
-    "cache": Setting("256MiB", size, "What the cache of hot sessions may hold; the file may be far larger."),
-    "allow_anonymous": Setting(False, boolean, "Listen beyond this machine without asking who it is.", flag=True),
+    "cache": Setting("256MiB", size, "What the cache of hot sessions may hold; the file may be far larger.", "SIZE"),
+    "allow_anonymous": Setting(False, boolean, "Listen beyond this machine without asking who it is."),
     "allowed_hosts": Setting(
-        (), words, "Names that a request may give as its Host, beside those listened on; * allows all.", many=True
+        (),
+        words,
+        "Names that a request may give as its Host, beside those listened on; * allows all. May be repeated.",
+        "NAME",
+        many=True,
     ),
-    "ttl": Setting("14d", duration, "How long a session lives without renewal when nobody says."),
-    "max_ttl": Setting("400d", duration, "The longest ttl that may be asked for."),
-    "lifetime": Setting("off", optional_duration, "The age no session can pass when nobody says; off: none."),
-    "max_data": Setting("64KiB", size, "How large the data of one session may be."),
-    "sweep_interval": Setting("10s", duration, "How often what has died is removed from the file."),
-    "drain": Setting("10s", duration, "How long a stopping daemon waits for what is under way."),
-    "adjustable_clock": Setting(
-        False, boolean, "For tests: POST /v1/clock moves the daemon's clock forward.", flag=True
+    "ttl": Setting("14d", duration, "How long a session lives without renewal when nobody says.", "DURATION"),
+    "max_ttl": Setting("400d", duration, "The longest ttl that may be asked for.", "DURATION"),
+    "lifetime": Setting(
+        "off", optional_duration, "The age that no session can pass when nobody says; off: none.", "DURATION"
     ),
+    "max_data": Setting("64KiB", size, "How large the data of one session may be, at most 15MiB.", "SIZE"),
+    "sweep_interval": Setting("10s", duration, "How often what has died is removed from the file.", "DURATION"),
+    "drain": Setting("10s", duration, "How long a stopping daemon waits for what is under way.", "DURATION"),
+    "adjustable_clock": Setting(False, boolean, "For tests: POST /v1/clock moves the daemon's clock forward."),
 }
 
 
@@ -174,22 +190,27 @@ def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file
     in_file = {} if file is None else _read_file(file)
     values: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
-        value, source = setting.default, "the default"
+        value, source = setting.default, name
         if name in in_file:
-            value, source = in_file[name], f"{file}"
+            value, source = in_file[name], f"{name} in {file}"
         if (variable := f"SESSIOND_{name.upper()}") in environment:
-            value, source = environment[variable], f"the environment ({variable})"
+            value, source = environment[variable], variable
         if name in flags:
-            value, source = flags[name], f"--{name.replace('_', '-')}"
+            value, source = flags[name], flag(name)
         try:
             values[name] = setting.read(value)
         except ValueError as e:
-            raise SettingError(f"{name} from {source} cannot be {value!r}: {e}.") from e
+            raise SettingError(f"{source} cannot be {_text(value)!r}: {e}.") from e
     known = {f"SESSIOND_{name.upper()}" for name in SETTINGS} | {"SESSIOND_CONFIG", *_OTHERS}
     for variable in environment:
         if variable.startswith("SESSIOND_") and variable not in known:
             raise SettingError(f"there is no setting {variable}; docs/settings.md lists them.")
     return _together(Settings(**values))
+
+
+def flag(name: str) -> str:
+    """How a setting is written on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 _OTHERS = {"SESSIOND_URL", "SESSIOND_TOKEN", "SESSIOND_COMMAND", "SESSIOND_TEST_REQUIRE", "SESSIOND_TEST_THOROUGH"}
@@ -213,11 +234,12 @@ def _together(settings: Settings) -> Settings:
     """The rules that hold between settings."""
     if settings.ttl > settings.max_ttl:
         raise SettingError("ttl is longer than max_ttl: lower the one or raise the other.")
-    listens = [Listen.read(text) for text in settings.listen]
-    for listen in listens:
+    if settings.max_data > MAX_DATA:
+        raise SettingError("max_data is over 15MiB, and one message of the stream holds 16MiB: lower it.")
+    for listen in map(Listen.read, settings.listen):
         if not listen.is_local and not settings.allow_anonymous:
             raise SettingError(
-                f"listen is {listen.host}:{listen.port}, where other machines can reach it, and nobody is asked who they "
+                f"listen is {listen.address}, where other machines can reach it, and nobody is asked who they "
                 "are. Listen on 127.0.0.1, or, if the network itself is trusted, add --allow-anonymous."
             )
         if not listen.is_local and settings.adjustable_clock:

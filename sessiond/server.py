@@ -1,12 +1,12 @@
 """The composition root: settings -> engine -> store -> application -> sweeper, and back in reverse when told to stop."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
 import signal
 import socket
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -49,9 +49,9 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         app = HttpApp(store, hosts(settings))
         runner = app.runner(settings.drain / 1000)
         await runner.setup()
+        sweeper = asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000))
         try:
             urls = [await _listen(runner, Listen.read(text)) for text in settings.listen]
-            sweeper = asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000))
             announce(
                 f"sessiond {__version__} listens on {' and '.join(urls)}, keeps its data in {engine.place}, "
                 f"durability {engine.durability}"
@@ -60,19 +60,18 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             gc.collect()
             gc.freeze()
             await stop.wait()
-
             log.info("stopping")
+        finally:
             store.stopping = True
-            for site in list(runner.sites):
-                await site.stop()
             sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeper
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.drain / 1000):
+                    for site in list(runner.sites):
+                        await site.stop()
                     await app.stop()
-        finally:
-            await runner.cleanup()
+                    await runner.cleanup()
     finally:
         await store.close()
 
@@ -85,21 +84,29 @@ async def _listen(runner: web.BaseRunner, listen: Listen) -> str:
         site = web.TCPSite(runner, listen.host, listen.port, backlog=BACKLOG)
         await site.start()
     except OSError as e:
-        where = listen.path or f"{listen.host}:{listen.port}"
-        reason = "it is in use" if e.errno == 98 else (e.strerror or str(e))
-        raise StartError(
-            f"cannot listen on {where}: {reason}. Stop what listens there, or give another --listen."
-        ) from e
+        where = listen.path or listen.address
+        if e.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"cannot listen on {where}: another process does. Stop that one, or give another --listen."
+            ) from e
+        # uvloop wraps the system's words in its own; a name that is not known has a number that is no errno.
+        reason = os.strerror(e.errno) if e.errno and e.errno > 0 else e.strerror or str(e)
+        raise StartError(f"cannot listen on {where}: {reason}. Give another --listen.") from e
     assert site._server is not None
     host, port = site._server.sockets[0].getsockname()[:2]  # type: ignore[attr-defined]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{Listen(host, port).address}"
 
 
 async def _listen_unix(runner: web.BaseRunner, path: Path) -> str:
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+    if path.is_socket():
+        # asyncio would take the place of any socket, also of one at which somebody listens.
         with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(path)) != 0:  # left by a process that was killed
-                path.unlink()
+            found = probe.connect_ex(str(path))
+        if found != errno.ECONNREFUSED:  # refused: it was left by a process that was killed
+            raise OSError(found or errno.EADDRINUSE, "")
+        path.unlink()
+    elif path.exists():
+        raise OSError(errno.EEXIST, "")
     await web.UnixSite(runner, path, backlog=BACKLOG).start()
     path.chmod(0o660)
     return f"unix://{path}"
