@@ -5,7 +5,6 @@ Seconds become milliseconds here and nowhere else.
 
 import asyncio
 import base64
-import binascii
 import re
 import secrets
 from collections.abc import Mapping, Set
@@ -16,6 +15,7 @@ from aiohttp import hdrs, web
 
 from sessiond import calls, codec
 from sessiond.calls import (
+    KEY_BYTES,
     Address,
     Call,
     Count,
@@ -66,7 +66,6 @@ TTL, EXPIRES_AT, CREATED_AT, DEADLINE, USER, META = (
 
 _SECONDS = re.compile(r"(\d{1,12})(?:\.(\d{1,3}))?")
 _ETAG = re.compile(r'"([1-9]\d{0,15})"')
-_KEY = re.compile(r"~([A-Za-z0-9_-]{43})")
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
 BODY_SECONDS = 10.0
@@ -228,9 +227,7 @@ def _key(session: str) -> bytes:
         if not session:
             raise Refused("bad_key", "The id is empty.")
         return key_of(session)
-    match = _KEY.fullmatch(session)
-    key = _from_base64(match[1]) if match else None
-    if key is None:
+    if len(key := _from_base64(session[1:])) != KEY_BYTES:
         raise Refused("bad_key", "After ~ stands a key: 43 characters of base64url.")
     return key
 
@@ -243,13 +240,13 @@ def _base64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
-def _from_base64(text: str) -> bytes | None:
-    """32 bytes from their one spelling in base64url, else None."""
+def _from_base64(text: str) -> bytes:
+    """A key from its one spelling in base64url; no bytes at all from anything else."""
     try:
         key = base64.b64decode(text + "=", altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return key if _base64(key) == text else None
+    except ValueError:
+        return b""
+    return key if _base64(key) == text else b""
 
 
 def _query(request: web.Request, known: Set[str], conditions: Set[str] = frozenset()) -> dict[str, str]:
