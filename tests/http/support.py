@@ -1,0 +1,187 @@
+"""A daemon of its own for a test, and a plain HTTP client that says what came back."""
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from email.message import Message
+from pathlib import Path
+from typing import Any, NamedTuple
+
+JSON = {"Content-Type": "application/json"}
+MSGPACK = {"Content-Type": "application/msgpack"}
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """Of a problem, which is checked on the way."""
+        problem = self.json
+        assert self.headers["Content-Type"] == "application/problem+json"
+        assert problem.keys() == {"type", "title", "status", "code", "detail"}
+        assert problem["status"] == self.status
+        assert problem["type"] == f"urn:sessiond:problem:{problem['code']}"
+        return str(problem["code"])
+
+
+class Daemon:
+    """A process that serves from its construction until `stop`."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        data: str = "memory:",
+        listen: Sequence[str] = ("127.0.0.1:0",),
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
+        listens = [word for address in listen for word in ("--listen", address)]
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        self._kept: http.client.HTTPConnection | None = None
+        self.process = subprocess.Popen(
+            [*before, sys.executable, "-m", "sessiond", "serve", "--data", data, *listens, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **(environment or {})},
+        )
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline().decode()
+        if not self.line:
+            self.process.wait()
+            self.close()
+            raise AssertionError(f"the daemon did not start: {self.log}")
+        found = re.search(r"http://(.+):(\d+)", self.line)
+        self.host, self.port = (found[1].strip("[]"), int(found[2])) if found else ("", 0)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        if not self._log.closed:
+            self._log.seek(0)
+            self._logged = self._log.read().decode()
+        return self._logged
+
+    def ask(
+        self, method: str, path: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """One request on the connection that is kept for them; a str is JSON."""
+        if self._kept is None:
+            self._kept = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        if isinstance(body, str):
+            body, headers = body.encode(), {**JSON, **(headers or {})}
+        self._kept.request(method, path, body, dict(headers or {}))
+        response = self._kept.getresponse()
+        return Reply(response.status, response.headers, response.read())
+
+    def create(self, data: bytes | str = "{}", query: str = "", headers: Mapping[str, str] | None = None) -> str:
+        """The sid of a new session."""
+        reply = self.ask("POST", f"/v1/sessions{query}", data, headers)
+        assert reply.status == 201, reply
+        return str(reply.json["sid"])
+
+    def advance(self, ms: int) -> None:
+        assert self.ask("POST", "/v1/clock", json.dumps({"advance_ms": ms})).status == 200
+
+    def connect(self, timeout: float = 30) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=timeout)
+
+    def raw(self, *parts: bytes, half_close: bool = False) -> bytes:
+        """All that comes back on a connection of its own until the daemon closes it."""
+        with self.connect() as line:
+            try:
+                for part in parts:
+                    line.sendall(part)
+                if half_close:
+                    line.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # refused before all was sent; what came back says why
+            return read_all(line)
+
+    def memory(self) -> int:
+        """Resident bytes of the process."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
+        """Its exit code."""
+        self.process.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 30) -> int:
+        code = self.process.wait(timeout)
+        self.close()
+        return code
+
+    def close(self) -> None:
+        """Ends it if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        assert self.log is not None
+        self._log.close()
+        if self._kept is not None:
+            self._kept.close()
+
+
+def read_all(line: socket.socket) -> bytes:
+    found = b""
+    try:
+        while part := line.recv(65536):
+            found += part
+    except ConnectionError:
+        pass
+    return found
+
+
+def replies(raw: bytes) -> list[Reply]:
+    """The answers in what a connection gave back; each has a Content-Length, or no body."""
+    found = []
+    while raw:
+        head, _, rest = raw.partition(b"\r\n\r\n")
+        status, _, fields = head.partition(b"\r\n")
+        headers = Message()
+        for field in fields.decode().splitlines():
+            name, _, value = field.partition(": ")
+            headers[name] = value
+        size = int(headers.get("Content-Length", "0"))
+        found.append(Reply(int(status.split()[1]), headers, rest[:size]))
+        raw = rest[size:]
+    return found
+
+
+def key_of(sid: str) -> str:
+    """The key of a sid, as it stands in a path."""
+    digest = hashlib.sha256(sid.encode()).digest()
+    return "~" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def wait_until(true: Any, seconds: float = 20) -> None:
+    """For what another process will have done soon."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
