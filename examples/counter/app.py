@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
 from sessiond_client import AsyncClient, Missing, Unavailable, cookies
 
 CLIENT = web.AppKey("client", AsyncClient)

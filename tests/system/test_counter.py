@@ -11,9 +11,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from yarl import URL
+
 from sessiond_client import AsyncClient, cookies
 from sessiond_client.testing import Server
-from yarl import URL
 
 APP = Path(__file__).parents[2] / "examples" / "counter" / "app.py"
 COOKIE, SECRET = "counter", "of this test"
@@ -29,7 +30,7 @@ class App:
         self.port = 0
 
     async def start(self) -> None:
-        command = [sys.executable, APP, "--port", str(self.port)]
+        command = [sys.executable, str(APP), "--port", str(self.port)]
         environment = {"SESSIOND_URL": self._url, "COUNTER_SECRET": SECRET}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -76,10 +77,8 @@ class Visitor:
 
     @property
     def sid(self) -> str | None:
-        for cookie in self.jar:
-            if cookie.key == COOKIE:
-                return cookies.unsign(cookies.decode_cookie(cookie.value), SECRET)
-        return None
+        values: dict[str, str] = {cookie.key: cookie.value for cookie in self.jar}
+        return cookies.unsign(cookies.decode_cookie(values.get(COOKIE, "")), SECRET)
 
 
 @pytest.fixture

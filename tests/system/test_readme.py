@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sessiond_client.testing import Server
 
+from sessiond_client.testing import Server
 from tests.tools import require
 
 ROOT = Path(__file__).parents[2]
@@ -129,12 +129,16 @@ def test_the_client_brings_msgpack_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     source = tmp_path / "client"  # a copy: building leaves files beside the source
     shutil.copytree(ROOT / "client" / "python", source, ignore=shutil.ignore_patterns("*.egg-info", "build"))
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", source], check=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", str(source)], check=True)
 
     listed = subprocess.run([*pip, "list", "--format=freeze"], check=True, capture_output=True, text=True)
     imported = subprocess.run(
-        [python, "-c", "import sys, sessiond_client; print(*sorted({name.partition('.')[0] for name in sys.modules}))"],
+        [
+            str(python),
+            "-c",
+            "import sys, sessiond_client; print(*sorted({name.partition('.')[0] for name in sys.modules}))",
+        ],
         check=True,
         capture_output=True,
         text=True,
