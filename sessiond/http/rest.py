@@ -326,7 +326,9 @@ def _knows(if_none_match: str, etag: str) -> bool:
 
 async def _body(request: web.Request, policy: Policy, formats: Mapping[str, str]) -> tuple[str, bytes]:
     """The body and its format, checked in depth."""
-    format = formats.get(request.content_type if hdrs.CONTENT_TYPE in request.headers else "")
+    # Not request.content_type: aiohttp takes a type that it cannot read for opaque bytes.
+    media = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+    format = formats.get(media)
     if format is None or (request.charset or "utf-8").lower() != "utf-8":
         raise Refused("media_type", f"Send one of {', '.join(sorted(formats))}, in UTF-8.")
     data = await read_body(request, policy)
