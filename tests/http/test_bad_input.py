@@ -429,7 +429,7 @@ def test_chunk_extensions_are_kept_nowhere(daemon: Daemon) -> None:
         for _ in range(50):
             line.sendall(b"a=b;" * 250_000)
         assert daemon.memory() - before < 4 * 1024 * 1024
-        line.sendall(b"\r\n{}\r\n0\r\n\r\n")
+        line.sendall(b"c\r\n{}\r\n0\r\n\r\n")
         (reply,) = replies(first_answer(line))
 
     assert reply.status == 201
