@@ -17,8 +17,8 @@ durable within a second.
 `failed`, to the calls it touched alone: `integrity` for a row that is not what was written, `storage_full` and
 `storage_failed` for writes that did not get through; such a call changed nothing.
 
-**What a destroyed or rotated-away session leaves** must let a repeated rotate find its op for REPEAT_WINDOW ms. Which
-of the dead are kept until a sweep is the engine's business: no call may tell the difference.
+**What a destroyed or rotated-away session leaves** must let a repeated rotate find its op for `record.REPEAT_WINDOW` ms.
+Which of the dead are kept until a sweep is the engine's business: no call may tell the difference.
 """
 
 import asyncio
@@ -29,9 +29,6 @@ from sessiond.calls import Call
 from sessiond.codec import Value
 from sessiond.metrics import EngineFigures
 from sessiond.record import Answer, Record
-
-REPEAT_WINDOW = 60_000
-"""How long a repeated call may look for what its first try left, in ms: thirty deadlines of our clients."""
 
 Reply = Callable[[int, Answer], None]
 """Takes the position of a call in its batch, and the answer. It must not raise and must not call the engine."""
@@ -64,7 +61,9 @@ class Lane(Protocol):
     """One caller's line to the engine: a connection, say. It needs no closing."""
 
     def submit(self, calls: Sequence[Call], now: int, reply: Reply) -> None:
-        """Carries out `calls` at `now`. `reply` is called once for each, perhaps before this returns.
+        """Carries out `calls` at `now`, or, where one has to wait, at a later now that the engine has been told meanwhile.
+
+        `now` never decreases. `reply` is called once for each call, perhaps before this returns.
 
         list is answered with (entries in the order of their keys, the cursor of the next page or None): every session
         that lives through a walk over the pages is met exactly once. list, count and destroy_all cover at least what

@@ -23,10 +23,26 @@ from sessiond.calls import (
 from sessiond.codec import Value, replace
 from sessiond.errors import Refused
 
-__all__ = ["MAX_HOPS", "Answer", "Decision", "Outcome", "Record", "decide", "follow", "is_alive", "key_of", "perform"]
+__all__ = [
+    "MAX_HOPS",
+    "REPEAT_WINDOW",
+    "Answer",
+    "Decision",
+    "Outcome",
+    "Record",
+    "decide",
+    "follow",
+    "is_alive",
+    "key_of",
+    "perform",
+]
 
 MAX_HOPS = 8
 """Aliases that one call follows. More than eight rotations within one grace is an attack, and ends in `missing`."""
+
+
+REPEAT_WINDOW = 60_000
+"""How long a repeated call may look for what its first try left, in ms: thirty deadlines of our clients."""
 
 
 class Record(Value, frozen=True, array_like=True):
@@ -292,11 +308,13 @@ def _follow(address: Address, record: Record | None, now: int, peek: Peek) -> tu
 
 def _rotated_already(record: Record | None, call: Rotate, now: int, peek: Peek) -> Answer | None:
     """The answer to a rotate that was carried out before: its alias, living or dead, bears its op. Else None."""
-    for _ in range(MAX_HOPS):
-        if record is None or record.target is None:
+    for _ in range(MAX_HOPS + 1):
+        # Past the window an alias may have been swept away or not: that must make no difference.
+        if record is None or record.target is None or now >= record.expires_at + REPEAT_WINDOW:
             return None
         if _repeats(record, call.op) and record.target == call.new_key:
-            moved = peek((call.address[0], call.new_key))
-            return MISSING if moved is None or now >= moved.expires_at else Answer("ok", moved)
+            new = (call.address[0], call.new_key)
+            moved = _follow(new, peek(new), now, peek)[1]
+            return MISSING if moved is None else Answer("ok", moved)
         record = peek((call.address[0], record.target))
     return None

@@ -7,10 +7,10 @@ from pathlib import Path
 from time import perf_counter
 
 from sessiond.calls import Address, Call, Count, DestroyAll, List
-from sessiond.engine import REPEAT_WINDOW, Entry, Expired, Reply, entry
+from sessiond.engine import Entry, Expired, Reply, entry
 from sessiond.engines import Options
 from sessiond.metrics import EngineFigures
-from sessiond.record import Answer, Record, follow, is_alive, perform
+from sessiond.record import REPEAT_WINDOW, Answer, Record, follow, is_alive, perform
 
 _KEPT_EXPIRIES = 10_000
 

@@ -7,7 +7,7 @@ can corrupt a WAL that two connections write at once; `_reader` reads what is co
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,10 +17,10 @@ import aiosqlite
 
 from sessiond import codec
 from sessiond.calls import Address
-from sessiond.engine import REPEAT_WINDOW, Entry, Expired, entry
+from sessiond.engine import Entry, Expired, entry
 from sessiond.engines.sqlite.schema import APPLICATION_ID, STEPS
 from sessiond.errors import Damaged, StartError
-from sessiond.record import Record
+from sessiond.record import REPEAT_WINDOW, Record
 from sessiond.vault import Vault
 
 _GONE, _SESSION, _ALIAS = 0, 1, 2
@@ -70,7 +70,7 @@ _COUNT = """
              and namespace = :namespace and (:user is null or user = :user))"""
 
 _DUE = """
-    select rowid from sessions
+    select rowid, namespace, key from sessions
     where expires_at >> 20 <= :now >> 20 and expires_at <= :now - iif(kind = 1, 0, :window)
     order by expires_at >> 20 limit :limit"""
 
@@ -205,17 +205,21 @@ class SessionFile:
         except sqlite3.Error as e:
             raise _storage_error(e) from e
 
-    async def sweep(self, now: int, limit: int) -> list[tuple[Address, bool]]:
-        """Deletes at most `limit` of the dead in one commit; which, and whether each was a session."""
+    async def sweep(self, now: int, limit: int, spared: Set[Address]) -> list[tuple[Address, bool]]:
+        """Deletes at most `limit` of the dead, but for those `spared`, in one commit; which, and whether each was a session."""
         try:
-            due = await self._reader.execute_fetchall(_DUE, {"now": now, "window": REPEAT_WINDOW, "limit": limit})
-            rowids = [row[0] for row in due]
+            enough = {"now": now, "window": REPEAT_WINDOW, "limit": limit + len(spared)}
+            due = await self._reader.execute_fetchall(_DUE, enough)
+            rowids = [rowid for rowid, *address in due if tuple(address) not in spared][:limit]
             if not rowids:
                 return []
+            gone: list[Any] = []
             await self._writer.execute_fetchall("begin immediate")
             try:
-                sweep = _SWEEP % _marks(len(rowids))
-                gone = list(await self._writer.execute_fetchall(sweep, (*rowids, now, REPEAT_WINDOW)))
+                for start in range(0, len(rowids), _KEYS_PER_QUERY):
+                    chunk = rowids[start : start + _KEYS_PER_QUERY]
+                    sweep = _SWEEP % _marks(len(chunk))
+                    gone += await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW))
                 expired = [(ns, key, user, at) for ns, key, kind, user, at in gone if kind == _SESSION]
                 await self._writer.executemany(_REMEMBER, expired)
                 await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
