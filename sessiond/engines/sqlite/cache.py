@@ -14,10 +14,7 @@ Measured as the growth of the process over 200,000 cached sessions of 300 bytes,
 
 
 class HotCache:
-    """`held` > 0 stops the forgetting for as long as somebody needs memory and file to be compared without gaps."""
-
     def __init__(self, limit_bytes: int, figures: EngineFigures) -> None:
-        self.held = 0
         self._limit = limit_bytes
         self._figures = figures
         self._records: OrderedDict[Address, Record] = OrderedDict()
@@ -32,14 +29,14 @@ class HotCache:
         old = self._records.get(address)
         self._records[address] = record
         self._records.move_to_end(address)
-        if old is not None and old.data is record.data:
+        if old is not None and old.data is record.data and old.meta is record.meta and old.user is record.user:
             return  # a renewal: nothing grew
         if old is None:
             self._figures.cache_entries += 1
         else:
             self._figures.cache_bytes -= _cost(old)
         self._figures.cache_bytes += _cost(record)
-        while self._figures.cache_bytes > self._limit and not self.held:
+        while self._figures.cache_bytes > self._limit:
             self.drop(next(iter(self._records)))
 
     def drop(self, address: Address) -> None:

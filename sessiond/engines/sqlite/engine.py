@@ -16,7 +16,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -56,13 +56,17 @@ class _Cold(Exception):
 
 
 class _Batch:
-    """What one commit writes, and the answers that wait for it. `firm`: the addresses whose rows the answers wait for."""
+    """What one commit writes, and the answers that wait for it. `firm`: the addresses whose rows the answers wait for.
 
-    __slots__ = ("done", "firm", "now", "rows", "waiting")
+    `renewals`: those among the rows that had been renewed and acknowledged before: what stands if the commit fails.
+    """
+
+    __slots__ = ("done", "firm", "now", "renewals", "rows", "waiting")
 
     def __init__(self) -> None:
         self.rows: dict[Address, Record | None] = {}
         self.firm: set[Address] = set()
+        self.renewals: dict[Address, Record] = {}
         self.waiting: list[Waiting] = []
         self.done: list[asyncio.Future[None]] = []
         self.now = 0
@@ -78,6 +82,8 @@ class _Lane:
         self._held: deque[tuple[Call, int, Reply, int]] = deque()
 
     def submit(self, calls: Sequence[Call], now: int, reply: Reply) -> None:
+        if now > self._engine.latest:
+            self._engine.latest = now
         if self._held:
             self._held.extend((call, now, reply, position) for position, call in enumerate(calls))
             return
@@ -90,7 +96,9 @@ class _Lane:
     def go_on(self) -> None:
         """Carries out what was held, up to the next call that has to wait."""
         while self._held:
-            if not self._engine.carry_out(self, *self._held[0]):
+            call, now, reply, position = self._held[0]
+            # Meanwhile other lanes were answered at a later instant: who died by then does not come back here.
+            if not self._engine.carry_out(self, call, max(now, self._engine.latest), reply, position):
                 self._engine.fetch_for(self)
                 return
             self._held.popleft()
@@ -100,8 +108,8 @@ class _Lane:
         self._held.popleft()
         self.go_on()
 
-    def held_calls(self) -> list[Call]:
-        return [held[0] for held in self._held]
+    def held_calls(self) -> Iterator[Call]:
+        return (held[0] for held in self._held)
 
 
 class SqliteEngine:
@@ -114,6 +122,7 @@ class SqliteEngine:
         )
         self.trouble: str | None = None
         self.figures = EngineFigures()
+        self.latest = 0  # the latest now that anybody has named
         self._file = file
         self._relaxed = options.relaxed
         self._on_fatal = options.on_fatal
@@ -130,14 +139,19 @@ class SqliteEngine:
         self._closing = False
 
         self._fetched: dict[Address, Record | Damaged | None] = {}  # for the lanes that go on in this turn
-        self._overtaken: set[Address] = set()  # written while a fetch is under way: what it brings of them is old
+        self._kept: dict[
+            Address, Record | Damaged | None
+        ] = {}  # what first calls of lanes found before they had to wait
+        self._overtaken: set[Address] = set()  # changed while a fetch is under way: what it brings of them is old
         self._cold: dict[Address, None] = {}
         self._cold_lanes: list[_Lane] = []
         self._depends: _Batch | None = None  # the newest batch that the call in hand has looked into
+        self._damaged_at: Address | None = None  # where the call in hand met a damaged row
 
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetching: asyncio.Task[None] | None = None
         self._committer = asyncio.create_task(self._commit_for_ever(), name="sessiond commits")
+        self._committer.add_done_callback(self._ended)
 
     # The contract --------------------------------------------------------------------------------------
 
@@ -145,10 +159,12 @@ class SqliteEngine:
         return _Lane(self)
 
     async def sweep(self, now: int, limit: int) -> int:
+        self.latest = max(self.latest, now)
         async with self._writing:
             started = perf_counter()
             try:
-                gone = await self._file.sweep(now, limit)
+                # What is not on disk yet is left alone: it may live there longer than the file knows.
+                gone = await self._file.sweep(now, limit, self._gathering.rows.keys() | self._renewed.keys())
             except StorageError as e:
                 if e.fatal:
                     self._on_fatal(e.text)
@@ -191,7 +207,8 @@ class SqliteEngine:
             if not isinstance(call, Destroy):
                 reply(position, _DAMAGED)
                 return True
-            self._write(call.address, None, now)
+            assert self._damaged_at is not None, "a damaged row is somewhere"
+            self._write(self._damaged_at, None, now)
             self._gathering.waiting.append((reply, position, OK))
             return True
         if outcome.writes:
@@ -232,6 +249,7 @@ class SqliteEngine:
             raise _Cold(address)
         fetched = self._fetched[address]
         if isinstance(fetched, Damaged):
+            self._damaged_at = address
             raise fetched
         return fetched
 
@@ -244,9 +262,10 @@ class SqliteEngine:
     def _put(self, address: Address, record: Record | None, now: int) -> None:
         self._gathering.rows[address] = record
         self._gathering.now = max(self._gathering.now, now)
-        self._renewed.pop(address, None)
+        if (renewal := self._renewed.pop(address, None)) is not None:
+            self._gathering.renewals[address] = renewal
         if self._fetching is not None:
-            self._overtaken.add(address)
+            self._overtake(address)
         if record is None:
             self._cache.drop(address)
         else:
@@ -254,6 +273,8 @@ class SqliteEngine:
 
     def _renew(self, address: Address, record: Record) -> None:
         self._cache.put(address, record)
+        if self._fetching is not None:
+            self._overtake(address)
         if address in self._gathering.rows:
             self._gathering.rows[address] = record
             return
@@ -264,32 +285,44 @@ class SqliteEngine:
 
     def fetch_for(self, lane: _Lane) -> None:
         """Fetches what the calls held in `lane` need first, and lets it go on then."""
-        calls = lane.held_calls()
-        if isinstance(calls[0], _SURVEYS):
-            return  # it has a task of its own, which ends with finish_first
-        for call in calls:
-            if len(self._cold) >= PREFETCH or isinstance(call, _SURVEYS):
+        for number, call in enumerate(lane.held_calls()):
+            if isinstance(call, _SURVEYS):
+                if number == 0:
+                    return  # it has a task of its own, which ends with finish_first
+                break
+            if number and len(self._cold) >= PREFETCH:
                 break
             for address in _addresses(call):
-                self._want(address)
+                self._want(address, keep=number == 0)
         self._cold_lanes.append(lane)
         if self._fetching is None:
             self._fetching = self._start(self._fetch())
 
-    def _want(self, address: Address) -> None:
-        """Follows an address through what is in memory, and notes the first on the way that is not."""
-        for _ in range(MAX_HOPS):
+    def _want(self, address: Address, keep: bool) -> None:
+        """Follows an address through what is in memory, and notes the first on the way that is not.
+
+        `keep`: what lies before that stays until it is there, however little the cache holds; else a call that needs
+        more records than the cache could wait for ever, for now one of them and now another.
+        """
+        for _ in range(MAX_HOPS + 2):  # one more than any call follows
+            found: Record | Damaged | None
             try:
-                record = self._peek(address)
+                found = self._peek(address)
             except _Cold:
                 self.figures.cache_misses += 1
                 self._cold[address] = None
                 return
-            except Damaged:
+            except Damaged as e:
+                found = e
+            if keep:
+                self._kept[address] = found
+            if not isinstance(found, Record) or found.target is None:
                 return
-            if record is None or record.target is None:
-                return
-            address = (address[0], record.target)
+            address = (address[0], found.target)
+
+    def _overtake(self, address: Address) -> None:
+        self._overtaken.add(address)
+        self._kept.pop(address, None)
 
     def _in_memory(self, address: Address) -> bool:
         try:
@@ -303,15 +336,15 @@ class SqliteEngine:
             lanes, self._cold_lanes = self._cold_lanes, []
             # Only what is not in memory: all of that is committed, so the file shows its latest state.
             cold = [address for address in self._cold if not self._in_memory(address)]
-            self._cold = {}
-            self._overtaken = set()
+            kept, self._kept, self._cold, self._overtaken = self._kept, {}, {}, set()
             found = await self._file.load(cold)
             for address in self._overtaken:
                 found.pop(address, None)
+                kept.pop(address, None)
             for address, record in found.items():
                 if isinstance(record, Record):
                     self._cache.put(address, record)
-            self._fetched = found
+            self._fetched = kept | found
             for lane in lanes:
                 lane.go_on()
             self._fetched = {}
@@ -322,17 +355,19 @@ class SqliteEngine:
     async def _survey(
         self, lane: _Lane, call: List | Count | DestroyAll, now: int, reply: Reply, position: int
     ) -> None:
-        """Brings everything up to now to disk, asks the file, and lets the lane go on."""
+        """Answers from the file, with what is not yet in it, and lets the lane go on."""
         try:
-            await self._drain()
             if isinstance(call, DestroyAll):
                 await self._destroy_all(call, now, reply, position)
-            elif isinstance(call, Count):
-                reply(position, Answer("ok", value=await self._file.count(call.namespace, call.user, now)))
             else:
-                page = await self._file.page(call.namespace, call.user, call.cursor or b"", call.limit, now)
-                self.figures.damaged += page[2]
-                reply(position, Answer("ok", value=page[:2]))
+                await self._drain()
+                now = max(now, self.latest)
+                if isinstance(call, Count):
+                    reply(position, Answer("ok", value=await self._file.count(call.namespace, call.user, now)))
+                else:
+                    page = await self._file.page(call.namespace, call.user, call.cursor or b"", call.limit, now)
+                    self.figures.damaged += page[2]
+                    reply(position, Answer("ok", value=page[:2]))
         except StorageError as e:
             reply(position, failed(e.code, e.text))
         except sqlite3.Error as e:
@@ -340,31 +375,37 @@ class SqliteEngine:
         lane.finish_first()
 
     async def _destroy_all(self, call: DestroyAll, now: int, reply: Reply, position: int) -> None:
-        self._cache.held += 1
-        try:
+        async with self._writing:
+            # While nobody else writes, the file stands still and all that it does not have is in memory. Nothing waits
+            # after the last await: this is the one instant at which all of them go.
             keys = await self._file.keys(call.namespace, call.user, now)
+            spared = None
             if call.except_key is not None:
                 spared = await self._follow((call.namespace, call.except_key), now)
-                keys = [key for key in keys if key != spared[1]]
+            now = max(now, self.latest)
+            self._depends = None
             gone = 0
-            for key in keys:
-                address = (call.namespace, key)
+            unsaved = (*self._gathering.rows, *self._renewed)
+            for address in dict.fromkeys((*((call.namespace, key) for key in keys), *unsaved)):
+                if address[0] != call.namespace or address == spared:
+                    continue
                 try:
-                    # Another lane may have changed it since the file was asked: then that is what stands.
                     record = self._peek(address)
-                    if record is None or now >= record.expires_at or call.user not in (None, record.user):
-                        continue
                 except (_Cold, Damaged):
-                    pass
+                    pass  # as the file has it: one of those asked for
+                else:
+                    if record is None or record.target is not None or now >= record.expires_at:
+                        continue
+                    if call.user not in (None, record.user):
+                        continue
                 self._write(address, None, now)
                 gone += 1
-        finally:
-            self._cache.held -= 1
-        answer = Answer("ok", value=gone)
-        if gone:
-            self._gathering.waiting.append((reply, position, answer))
-        else:
-            reply(position, answer)
+            answer = Answer("ok", value=gone)
+            batch = self._gathering if gone else self._depends
+            if batch is not None:
+                batch.waiting.append((reply, position, answer))
+            else:
+                reply(position, answer)
 
     async def _follow(self, address: Address, now: int) -> Address:
         """Where the session of an address is, in memory or in the file."""
@@ -384,7 +425,7 @@ class SqliteEngine:
     # Commits ---------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Returns when everything that was written or renewed so far is on disk. Raises StorageError if it is not."""
+        """Returns when the file has everything that was acknowledged so far. StorageError: renewals cannot be written."""
         batch = self._committing
         if self._gathering.rows or self._renewed:
             batch = self._gathering
@@ -393,7 +434,11 @@ class SqliteEngine:
         if batch is not None:
             done: asyncio.Future[None] = self._loop.create_future()
             batch.done.append(done)
-            await done
+            try:
+                await done
+            except StorageError:
+                if self._renewed:
+                    raise
 
     def _wake_after(self, seconds: float) -> None:
         if self._timer is None or self._timer.when() > self._loop.time() + seconds:
@@ -446,15 +491,16 @@ class SqliteEngine:
         log.error("commit: %s", error.text)
         self.trouble = error.text
         later, self._gathering, self._committing = self._gathering, _Batch(), None
-        for address, record in renewed.items():
-            # A renewal was acknowledged already: it is kept, and tried again.
-            if batch.rows.get(address) is record and address not in later.rows:
-                del batch.rows[address]
-                if not self._closing:
-                    self._renewed.setdefault(address, record)
-        for address in (*batch.rows, *later.rows):
+        written = (batch.rows.keys() - renewed.keys()) | later.rows.keys()
+        for address in written:
             self._cache.drop(address)
             self._renewed.pop(address, None)
+            self._overtake(address)
+        if not self._closing:
+            # A renewal was acknowledged already: it is kept, and tried again.
+            on_disk = {a: record for a, record in later.renewals.items() if a in renewed or a not in batch.rows}
+            for address, record in (renewed | on_disk | batch.renewals).items():
+                self._renewed.setdefault(address, record)
         if self._renewed:
             self._wake_after(RENEWAL_DELAY)
         answer = failed(error.code, error.text)
@@ -467,8 +513,15 @@ class SqliteEngine:
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A lane would wait for ever, and nobody would be told.
+            log.critical("a defect in the engine", exc_info=error)
+            self._on_fatal(f"the engine met an error that it does not know: {error!r}.")
 
 
 def _addresses(call: SessionCall) -> tuple[Address, ...]:
