@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 from typing import Any
@@ -108,20 +109,18 @@ def test_fragments_are_joined(parts: list[bytes]) -> None:
 @given(st.binary(max_size=64))
 def test_garbage_is_an_error_or_nothing(data: bytes) -> None:
     """Whatever arrives, the reader raises nothing but ProtocolError."""
-    try:
+    with contextlib.suppress(ProtocolError):
         list(FrameReader().feed(data))
-    except ProtocolError as error:
-        assert str(error)
 
 
 def test_largest_message() -> None:
     """16 MiB are read, in one frame or in two; one byte more is refused at the head of the frame that exceeds."""
     half = server_frame(b"x" * (MAX_MESSAGE // 2), fin=False)
 
-    assert MAX_MESSAGE == sum(len(data) for _, data in FrameReader().feed(server_frame(b"x" * MAX_MESSAGE)))
-    assert MAX_MESSAGE == sum(len(m) for _, m in FrameReader().feed(half + server_frame(half[10:], 0)))
+    assert sum(len(data) for _, data in FrameReader().feed(server_frame(b"x" * MAX_MESSAGE))) == MAX_MESSAGE
+    assert sum(len(m) for _, m in FrameReader().feed(half + server_frame(half[10:], 0))) == MAX_MESSAGE
     reader = FrameReader()
-    assert [] == list(reader.feed(half))
+    assert list(reader.feed(half)) == []
     with pytest.raises(ProtocolError, match="16 MiB"):
         list(reader.feed(server_frame(half[10:] + b"x", 0)[:10]))
 
@@ -130,7 +129,7 @@ def test_good_frames_before_a_bad_one_count() -> None:
     """What was in order is handed out before the error is raised."""
     feed = FrameReader().feed(bytes.fromhex("820190" + "810168"))
 
-    assert (BINARY, b"\x90") == next(feed)
+    assert next(feed) == (BINARY, b"\x90")
     with pytest.raises(ProtocolError):
         next(feed)
 
@@ -164,9 +163,9 @@ def test_opening_request() -> None:
     """The request asks for the stream and its sub-protocol, and carries the token in a header of its own."""
     lines = Opening("example:7377", "secret").request.decode().split("\r\n")
 
-    assert "GET /v1/stream HTTP/1.1" == lines[0]
+    assert lines[0] == "GET /v1/stream HTTP/1.1"
     assert {"Host: example:7377", "Authorization: Bearer secret", "Sec-WebSocket-Protocol: sessiond.1"} < set(lines)
-    assert ["", ""] == lines[-2:]
+    assert lines[-2:] == ["", ""]
     assert not any(line.startswith("Authorization") for line in Opening("h:1", None).request.decode().split("\r\n"))
 
 
@@ -175,8 +174,11 @@ def test_opening_cut_anywhere() -> None:
     for at in range(400):
         opening = Opening("h:1", None)
         answer = welcome(opening) + b"\x82\x01\x90"
-        first = opening.feed(answer[:at])
-        assert b"\x82\x01\x90" == (first or b"") + (opening.feed(answer[at:]) or b"" if first is None else answer[at:])
+        frames, rest = opening.feed(answer[:at]), answer[at:]
+        if frames is None:
+            frames, rest = opening.feed(rest), b""
+        assert frames is not None
+        assert frames + rest == b"\x82\x01\x90"
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_unknown_status() -> None:
     with pytest.raises(Failed) as caught:
         CALLS["get"].result([1, "polka"], False)
 
-    assert "polka" == caught.value.code
+    assert caught.value.code == "polka"
 
 
 def test_unreadable_data() -> None:
@@ -187,7 +187,7 @@ def test_ops() -> None:
     """Each logical write has 8 bytes of its own, which its repeats share."""
     calls = [protocol.patch(KEY, {"a": 1}, format="json") for _ in range(100)]
 
-    assert 100 == len({call.arguments[-1] for call in calls})
+    assert len({call.arguments[-1] for call in calls}) == 100
     assert {8} == {len(call.arguments[-1]) for call in calls}
 
 
@@ -219,7 +219,7 @@ def test_bad_durations(value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         protocol.milliseconds(value)
 
-    assert "bad_ttl" == caught.value.code
+    assert caught.value.code == "bad_ttl"
 
 
 BAD: list[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
@@ -273,19 +273,19 @@ def test_no_time_to_live_is_destroy(ttl: Any) -> None:
         protocol.touch(KEY, ttl=ttl),
     ]
 
-    assert [("destroy", KEY)] * 3 == [call.arguments for call in calls]
-    assert [0, 0, None] == [call.result([1, "ok"], False) for call in calls]
+    assert [call.arguments for call in calls] == [("destroy", KEY)] * 3
+    assert [call.result([1, "ok"], False) for call in calls] == [0, 0, None]
 
 
 def test_largest_call() -> None:
     """Data that no message could hold is refused here."""
     with pytest.raises(InvalidRequest) as caught:
         protocol.create(KEY, b"x" * 16 * 1024 * 1024, format="msgpack")
-    assert "too_large" == caught.value.code
+    assert caught.value.code == "too_large"
 
     with pytest.raises(InvalidRequest) as caught:
         protocol.pack_call(1, protocol.patch(KEY, remove=["x" * 17_000_000], format="msgpack"))
-    assert "too_large" == caught.value.code
+    assert caught.value.code == "too_large"
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 65535, 65536])

@@ -306,7 +306,7 @@ class Channel:
                 waiting = self._outbox.popleft()
                 self._waiting.pop(waiting.seq, None)
                 if not waiting.future.done():
-                    waiting.future.set_exception(_policy.again(error))
+                    waiting.future.set_exception(waiting.unreachable(error))
         finally:
             self._connecting = None
 
@@ -356,6 +356,7 @@ class Channel:
             link.abort()
 
     def _late(self, waiting: Waiting[Any]) -> SessiondError:
-        if waiting.sent == 0 and self._route.error is not None:
-            return _policy.again(self._route.error)
-        return waiting.late(self._options.deadline)
+        if waiting.link is not None or self._link is not None:
+            return waiting.late(self._options.deadline)
+        silence = [(address, TimeoutError()) for address in self._options.addresses]
+        return waiting.unreachable(self._route.error or _policy.connect_failed(silence))

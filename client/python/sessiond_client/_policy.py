@@ -163,6 +163,14 @@ class Errand(Generic[T]):
         """The error for an answer that did not come in time."""
         return self._explain(DeadlineExceeded, f"No answer came within {seconds:g} s")
 
+    def unreachable(self, error: SessiondError) -> SessiondError:
+        """The error for a call that found no connection, the first time or for its repeat."""
+        if isinstance(error, ConnectFailed) and self.call.writes and self.unanswered:
+            return ConnectFailed(
+                f"{error} Whether the write was carried out before is not known.", outcome_unknown=True
+            )
+        return again(error)
+
     def _explain(self, kind: type[E], what: str) -> E:
         if not self.call.writes:
             return kind(f"{what}; it was only a read, try again.")

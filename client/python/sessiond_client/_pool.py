@@ -14,7 +14,7 @@ from typing import Any
 from ._frames import BINARY, CLOSE, PING, PONG, FrameReader, Opening, close_code, encode, masks
 from ._options import Options
 from ._policy import Errand
-from ._protocol import Answer, join_calls, pack_call, tells_stopping, unpack_answers
+from ._protocol import Answer, is_stopping, join_calls, pack_call, tells_stopping, unpack_answers
 from ._urls import Address
 from .errors import InvalidRequest
 
@@ -62,8 +62,6 @@ class Connection:
             errand.was_held_back()
             raise
         while self._answer is None:
-            if self.retired:
-                raise ConnectionResetError("the daemon closed it")
             self._take(self._receive(errand.deadline), errand.deadline)
         return self._answer
 
@@ -98,6 +96,7 @@ class Connection:
                 for answer in unpack_answers(payload):
                     if answer[0] == self._seq:
                         self._answer = answer
+                        self.retired |= is_stopping(answer)
                     elif answer[0] == 0 and tells_stopping(answer):
                         self.retired = True
             elif opcode == PING:

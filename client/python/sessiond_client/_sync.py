@@ -19,7 +19,7 @@ from ._session import Session
 from ._types import Data, Format, Listing, Record, Seconds, Sid, Stats, When
 from ._urls import Address
 from .cookies import new_sid as mint_sid
-from .errors import AuthError, Conflict, InvalidRequest, Missing
+from .errors import AuthError, Conflict, ConnectFailed, InvalidRequest, Missing
 
 T = TypeVar("T")
 
@@ -248,6 +248,8 @@ class Client:
                 connection = self._connection(errand)
             except TimeoutError:
                 raise errand.late(deadline) from None
+            except ConnectFailed as error:
+                raise errand.unreachable(error) from None
             try:
                 answer = connection.ask(errand)
             except BaseException as error:

@@ -8,6 +8,7 @@ daemon is not installed, tests that need it are skipped, unless the environment'
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import importlib.util
 import json
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -179,3 +181,7 @@ def sessiond_async_client(sessiond_server: Server) -> Iterator[AsyncClient]:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(client.close())
     loop.close()
+    with warnings.catch_warnings():
+        # The test's loop may have been closed before us, and then nobody can close its connection any more.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
