@@ -141,6 +141,11 @@ def brief(answer: Answer) -> tuple[Any, ...]:
     return (answer.status,) if answer.value is None else (answer.status, answer.value)
 
 
+def fatal(text: str) -> None:
+    """An on_fatal for engines that are expected to keep well."""
+    raise AssertionError(text)
+
+
 class Subject:
     """An engine under test, with one lane that `ask` uses. Where it keeps records, `reopen` closes and opens it again.
 
