@@ -128,8 +128,10 @@ def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
     for end, answer in enumerate(answers):
         size += 128
         for field in answer:
-            if type(field) is bytes or type(field) is list:  # data, or the entries of a listing
-                size += len(field) if type(field) is bytes else 256 * len(field)
+            if type(field) is bytes:  # data
+                size += len(field)
+            elif type(field) is list:  # a page of a listing, perhaps 5 MB of users and meta: it ends its group
+                size += GROUP_BYTES
         if size > GROUP_BYTES:
             yield answers[start : end + 1]
             start, size = end + 1, 0
