@@ -17,6 +17,8 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 JSON = {"Content-Type": "application/json"}
 MSGPACK = {"Content-Type": "application/msgpack"}
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -185,3 +187,97 @@ def wait_until(true: Any, seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+class Closed(Exception):
+    """The daemon closed the stream, with this code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Stream:
+    """A client of the stream that hides nothing: it sends what it is told and shows each message as it came."""
+
+    TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+    def __init__(self, host: str, port: int, protocol: str | None = "sessiond.1", headers: str = "") -> None:
+        self.line = socket.create_connection((host, port), timeout=30)
+        offered = "" if protocol is None else f"Sec-WebSocket-Protocol: {protocol}\r\n"
+        self.line.sendall(
+            f"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n{offered}{headers}\r\n".encode()
+        )
+        self._seq = 0
+        self._answers: dict[int, list[Any]] = {}
+        self._received = b""
+        while b"\r\n\r\n" not in self._received:
+            self._received += self._more()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        self.status = int(head.split()[1])
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.line.close()
+
+    def send(self, payload: bytes, opcode: int = BINARY, last: bool = True) -> None:
+        """One frame, masked with zeros."""
+        size = len(payload)
+        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2) if size < 65536 else b""
+        self.line.sendall(
+            bytes([opcode | 0x80 * last]) + (length or b"\xff" + size.to_bytes(8)) + b"\0\0\0\0" + payload
+        )
+
+    def receive(self) -> tuple[int, bytes]:
+        """One frame; raises Closed for the last."""
+        head = self._take(2)
+        size = head[1]
+        if size >= 126:
+            size = int.from_bytes(self._take(2 if size == 126 else 8))
+        opcode, payload = head[0] & 15, self._take(size)
+        if opcode == self.CLOSE:
+            raise Closed(int.from_bytes(payload[:2]))
+        return opcode, payload
+
+    def until_closed(self) -> tuple[list[Any], int]:
+        """Every answer and push that still comes, and the code of the close behind them."""
+        found: list[Any] = []
+        try:
+            while True:
+                found += msgspec.msgpack.decode(self.receive()[1])
+        except Closed as closed:
+            return found, closed.code
+
+    def call(self, *calls: Sequence[Any]) -> list[int]:
+        """Sends calls in one message; their seqs."""
+        seqs = list(range(self._seq + 1, self._seq + 1 + len(calls)))
+        self._seq += len(calls)
+        self.send(msgspec.msgpack.encode([[seq, *call] for seq, call in zip(seqs, calls, strict=True)]))
+        return seqs
+
+    def answers(self, seqs: Sequence[int]) -> list[list[Any]]:
+        """What those calls are answered, without their seqs, in the order of the calls."""
+        while not self._answers.keys() >= set(seqs):
+            opcode, payload = self.receive()
+            assert opcode == self.BINARY
+            for seq, *answer in msgspec.msgpack.decode(payload):
+                assert seq not in self._answers, "answered twice"
+                self._answers[seq] = answer
+        return [self._answers.pop(seq) for seq in seqs]
+
+    def ask(self, *calls: Sequence[Any]) -> list[list[Any]]:
+        return self.answers(self.call(*calls))
+
+    def _take(self, size: int) -> bytes:
+        while len(self._received) < size:
+            self._received += self._more()
+        taken, self._received = self._received[:size], self._received[size:]
+        return taken
+
+    def _more(self) -> bytes:
+        if not (part := self.line.recv(1024 * 1024)):
+            raise ConnectionError("the daemon closed the connection")
+        return part
