@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Self
@@ -19,8 +20,9 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 class Peer:
     """A TCP server on a thread of its own, from `with` to its end."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self.url = ""
+        self._tls = tls
         self.connections = 0
         self._handler = handler
         self._writers: set[asyncio.StreamWriter] = set()
@@ -48,8 +50,9 @@ class Peer:
         self._loop.call_soon_threadsafe(abort)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _end(self) -> None:
         self._server.close()

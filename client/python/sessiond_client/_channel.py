@@ -79,7 +79,7 @@ class Link(asyncio.Protocol):
     def close(self) -> None:
         """Says goodbye, after what is still to be sent."""
         self.is_writable = False
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self.send(_NORMAL_CLOSURE, CLOSE)
             self._transport.close()
 
@@ -202,6 +202,8 @@ class Channel:
                     self._requeue([waiting])
                     continue
             waiting.future.set_result(answer)
+        if link is not self._link:
+            self._leave(link)
 
     def lost(self, link: Link, error: Exception) -> None:
         """The link is gone: what was under way on it goes out again where that is safe, and fails where it is not."""
@@ -283,6 +285,11 @@ class Channel:
             self._route.avoid(link.address)
             if self._outbox:
                 self._wake()
+
+    def _leave(self, link: Link) -> None:
+        """Says goodbye on a link that has retired, once all is answered that was under way on it."""
+        if link in self._links and not any(waiting.link is link for waiting in self._waiting.values()):
+            link.close()
 
     def _wake(self) -> None:
         if self._link is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ._urls import Address, parse_urls
 from .errors import InvalidRequest
@@ -15,7 +15,7 @@ class Options:
     """Where the daemons are, and how to speak to them."""
 
     addresses: tuple[Address, ...]
-    token: str | None
+    token: str | None = field(repr=False)
     deadline: float  #: seconds
     format: str
     tls: ssl.SSLContext | None  #: made once; None when no address needs it

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -105,9 +106,11 @@ def reason_of(error: BaseException) -> str:
     """Why a connection failed, in a few words."""
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
+    if not isinstance(error, OSError):
+        return str(error)
+    if isinstance(error, ssl.SSLError) or error.errno is None or error.errno < 0:  # numbers of another kind
+        return error.strerror or str(error) or type(error).__name__
+    return os.strerror(error.errno)
 
 
 def again(error: SessiondError) -> SessiondError:
