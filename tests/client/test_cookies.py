@@ -125,6 +125,12 @@ def test_no_secret(secret: Any) -> None:
         unsign(GOOD, secret)
 
 
+def test_no_sid() -> None:
+    """An empty sid is refused."""
+    with pytest.raises(InvalidRequest):
+        sign("", "secret")
+
+
 @pytest.mark.parametrize(
     ("raw", "value"),
     [

@@ -129,7 +129,13 @@ def test_user_and_meta() -> None:
 
     session.save()
 
-    assert client.asked[1:] == [("patch", ({}, [], "", {"ip": "::1", "ua": "x"}))]
+    session.meta = {}
+    session.save()
+
+    assert client.asked[1:] == [
+        ("patch", ({}, [], "", {"ip": "::1", "ua": "x"})),
+        ("patch", ({}, [], None, {})),
+    ]
 
 
 def test_a_new_session() -> None:

@@ -74,6 +74,19 @@ def test_more_threads_than_connections(sessiond_client: Client, monkeypatch: pyt
     assert sessiond_client.stats.connects <= 2
 
 
+def test_a_write_that_did_not_get_out() -> None:
+    """A write that could not be sent whole was not carried out, and the error says so."""
+
+    async def deaf(reader: Any, writer: Any) -> None:
+        reader._transport.pause_reading()
+        await silent(reader, writer)
+
+    with Peer(welcoming(deaf)) as peer, Client(peer.url, deadline=1) as client:
+        with pytest.raises(DeadlineExceeded, match="nothing was written") as caught:
+            client.set(new_sid(), {"x": "x" * 15_000_000})
+        assert not caught.value.outcome_unknown
+
+
 def test_all_connections_busy_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that gets no connection in time is told that nothing was written."""
     monkeypatch.setattr(_pool, "MAX_CONNECTIONS", 1)

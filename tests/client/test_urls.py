@@ -101,3 +101,12 @@ def test_wrong_options(kind: Any, options: dict[str, Any]) -> None:
     """A client that could not work is refused when it is made."""
     with pytest.raises(InvalidRequest):
         kind("http://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_from_url(kind: Any) -> None:
+    """from_url makes what the class makes, and the repr of what it is told hides the token."""
+    made = kind.from_url("http://host:1", token="hunter2", deadline=1, format="json")
+
+    assert made._options == kind("http://host:1", token="hunter2", deadline=1, format="json")._options
+    assert "hunter2" not in repr(made._options)

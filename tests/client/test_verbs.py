@@ -310,6 +310,8 @@ def test_update(client: Any) -> None:
     assert (record.data, record.version) == ({"n": 2}, 2)
     assert client.update(sid, lambda data: {"new": True}, ttl=120).ttl == 120.0
     assert client.get(sid).data == {"new": True}
+    with pytest.raises(InvalidRequest):
+        client.update(sid, lambda data: None, ttl=0)
 
 
 def test_update_keeps_the_format(clients: Clients, sessiond_server: Server) -> None:
