@@ -1,0 +1,455 @@
+// @ts-check
+'use strict';
+
+/*
+ * What one process has with the daemon: a link, if there is one, and the calls under way.
+ *
+ * Everything that is asked for in one turn of the event loop leaves as one message. There is no timer for a call: one
+ * watches all deadlines. Nothing here keeps the process running unless somebody waits for an answer.
+ */
+
+const { AuthError, ConnectFailed, InvalidRequest, SessiondError } = require('./errors');
+const { Link } = require('./link');
+const { Errand, LONGEST_PAUSE, Route, connectFailed, reasonOf } = require('./policy');
+const { isPush, isStopping, joinCalls, packCall, tellsStopping, unpackAnswers } = require('./protocol');
+
+/** @typedef {import('./policy').Outage} Outage */
+
+/** A message is closed when it has reached this size, so that one turn's calls do not wait for each other's bytes. */
+const MESSAGE_SIZE = 1024 * 1024;
+const LARGEST_SEQ = 0x7fffffff;
+
+/**
+ * A call that somebody waits for.
+ *
+ * @template T
+ * @extends {Errand<T>}
+ */
+class Waiting extends Errand {
+  /**
+   * @param {import('./protocol').Call<T>} call
+   * @param {number} deadline
+   * @param {number} seq
+   * @param {(value: T) => void} resolve
+   * @param {(error: Error) => void} reject
+   */
+  constructor(call, deadline, seq, resolve, reject) {
+    super(call, deadline);
+    this.seq = seq;
+    this.resolve = resolve;
+    this.reject = reject;
+    /**
+     * Where it was sent last.
+     * @type {Link | null}
+     */
+    this.link = null;
+  }
+}
+
+class Connection {
+  /**
+   * @param {import('./options').Options} options
+   * @param {{ lost: (error: Outage) => void, found: () => void }} outage is told when one begins and when it ends
+   */
+  constructor(options, outage) {
+    this.#options = options;
+    this.#outage = outage;
+    this.#route = new Route(options.addresses, options.deadline);
+  }
+
+  #options;
+  #outage;
+  #route;
+  /** @type {Link | null} */
+  #link = null;
+  /** @type {Set<Link>} with those that retire, until they have ended */
+  #links = new Set();
+  /** @type {Map<number, Waiting<any>>} by seq: all that have no answer yet */
+  #waiting = new Map();
+  /** @type {Waiting<any>[]} those of them that are not sent */
+  #outbox = [];
+  #isFlushDue = false;
+  #isConnecting = false;
+  #isClosed = false;
+  #seq = 0;
+  /** @type {NodeJS.Timeout | null} */
+  #timer = null;
+  /** @type {NodeJS.Timeout | null} */
+  #probe = null;
+
+  /**
+   * Sends the call with all others of this turn of the event loop, and resolves with what its answer means.
+   *
+   * @template T
+   * @param {import('./protocol').Call<T>} call
+   * @returns {Promise<T>}
+   */
+  async ask(call) {
+    if (this.#isClosed) {
+      throw new InvalidRequest('The store is closed; make a new one.', 'closed');
+    }
+    const now = performance.now();
+    if (this.#link === null) {
+      this.#route.refuse(now);
+    }
+    return new Promise((resolve, reject) => {
+      this.#seq = (this.#seq % LARGEST_SEQ) + 1;
+      const waiting = new Waiting(call, now + this.#options.deadline, this.#seq, resolve, reject);
+      this.#waiting.set(waiting.seq, waiting);
+      this.#outbox.push(waiting);
+      this.#watch();
+      this.#wake();
+    });
+  }
+
+  /** Says goodbye and fails what is still under way. */
+  close() {
+    this.#isClosed = true;
+    this.#outbox = [];
+    clearTimeout(this.#probe ?? undefined);
+    for (const waiting of [...this.#waiting.values()]) {
+      this.#settle(waiting, () => {
+        throw waiting.lost('the store was closed');
+      });
+    }
+    for (const link of this.#links) {
+      link.close();
+    }
+    this.#link = null;
+  }
+
+  // -- sending --
+
+  #wake() {
+    if (this.#link === null) {
+      this.#connect();
+    } else if (!this.#isFlushDue) {
+      this.#isFlushDue = true;
+      // After the events of this turn: what several requests ask for at once becomes one message.
+      setImmediate(() => this.#flush());
+    }
+  }
+
+  #flush() {
+    this.#isFlushDue = false;
+    while (this.#link !== null && this.#outbox.length > 0) {
+      const packed = this.#pack(this.#link);
+      if (packed.length > 0) {
+        this.#link.send(joinCalls(packed));
+      }
+    }
+  }
+
+  /**
+   * The calls of the next message, taken out of the outbox.
+   *
+   * @param {Link} link
+   */
+  #pack(link) {
+    /** @type {Buffer[]} */
+    const packed = [];
+    let size = 0;
+    let taken = 0;
+    for (const waiting of this.#outbox) {
+      try {
+        const call = packCall(waiting.seq, waiting.call);
+        if (packed.length > 0 && size + call.length > MESSAGE_SIZE) {
+          break;
+        }
+        packed.push(call);
+        size += call.length;
+        waiting.goesOut();
+        waiting.link = link;
+      } catch (error) {
+        this.#settle(waiting, () => {
+          throw error;
+        });
+      }
+      taken += 1;
+    }
+    this.#outbox = this.#outbox.slice(taken);
+    return packed;
+  }
+
+  /** @param {Waiting<any>[]} several put back in front: they were asked for before what is in the outbox */
+  #requeue(several) {
+    for (const waiting of several) {
+      waiting.link = null;
+    }
+    this.#outbox.unshift(...several);
+    if (this.#outbox.length > 0) {
+      this.#wake();
+    }
+  }
+
+  // -- answers --
+
+  /**
+   * @param {Link} link
+   * @param {Buffer} message
+   */
+  heard(link, message) {
+    for (const answer of unpackAnswers(message)) {
+      const waiting = this.#waiting.get(answer[0]);
+      if (isPush(answer)) {
+        if (tellsStopping(answer)) {
+          this.#retire(link);
+        }
+      } else if (waiting?.link === link) {
+        this.#answered(waiting, answer, link);
+      }
+    }
+  }
+
+  /**
+   * @param {Waiting<any>} waiting
+   * @param {import('./protocol').Answer} answer
+   * @param {Link} link
+   */
+  #answered(waiting, answer, link) {
+    if (isStopping(answer)) {
+      this.#retire(link);
+      waiting.wasTurnedAway();
+      if (waiting.mayGoAgain()) {
+        this.#requeue([waiting]);
+        return;
+      }
+    }
+    this.#settle(waiting, () => waiting.result(answer));
+  }
+
+  /**
+   * The link is gone: what was under way on it goes out again where that is safe, and fails where it is not.
+   *
+   * @param {Link} link
+   * @param {Error} error
+   */
+  lost(link, error) {
+    this.#links.delete(link);
+    if (this.#link === link) {
+      this.#link = null;
+    }
+    const stranded = [...this.#waiting.values()].filter((waiting) => waiting.link === link);
+    for (const waiting of stranded.filter((each) => !each.mayGoAgain())) {
+      this.#settle(waiting, () => {
+        throw waiting.lost(reasonOf(error));
+      });
+    }
+    this.#requeue(stranded.filter((each) => each.mayGoAgain()));
+  }
+
+  /** @param {Link} link its daemon stops: what is under way on it is still answered, new calls go elsewhere */
+  #retire(link) {
+    if (this.#link === link) {
+      this.#link = null;
+      this.#route.avoid(link.address);
+      this.#requeue([]);
+    }
+  }
+
+  /**
+   * Tells the caller what `result` returns or throws.
+   *
+   * @param {Waiting<any>} waiting
+   * @param {() => any} result
+   */
+  #settle(waiting, result) {
+    this.#waiting.delete(waiting.seq);
+    if (this.#waiting.size === 0) {
+      this.#hold(false);
+    }
+    try {
+      waiting.resolve(result());
+    } catch (error) {
+      waiting.reject(/** @type {Error} */ (error));
+    }
+  }
+
+  // -- connecting --
+
+  /** Connects, as long as somebody waits for it. */
+  async #connect() {
+    if (this.#isConnecting) {
+      return;
+    }
+    this.#isConnecting = true;
+    try {
+      while (this.#link === null && this.#outbox.length > 0) {
+        const pause = this.#route.pause(performance.now());
+        await (pause > 0 ? sleep(pause) : this.#attempt());
+      }
+    } catch (error) {
+      this.#giveUp(/** @type {Outage} */ (error));
+    }
+    this.#isConnecting = false;
+    this.#flush();
+  }
+
+  /** One attempt at every address; when all fail, the route knows. */
+  async #attempt() {
+    /** @type {[import('./urls').Address, Error][]} */
+    const tried = [];
+    for (const address of this.#route.order()) {
+      try {
+        this.#opened(await this.#open(address));
+        return;
+      } catch (error) {
+        if (error instanceof AuthError) {
+          this.#failed(error);
+          throw error;
+        }
+        tried.push([address, /** @type {Error} */ (error)]);
+      }
+    }
+    this.#failed(connectFailed(tried));
+  }
+
+  /** @param {import('./urls').Address} address */
+  async #open(address) {
+    const link = new Link(address, this.#options, this);
+    link.hold(this.#waiting.size > 0);
+    this.#links.add(link);
+    try {
+      await link.open(this.#route.timeout);
+    } catch (error) {
+      this.#links.delete(link);
+      throw error;
+    }
+    return link;
+  }
+
+  /** @param {Link} link */
+  #opened(link) {
+    if (this.#isClosed) {
+      link.close();
+      return;
+    }
+    const wasOut = this.#route.error !== null;
+    this.#route.succeeded(link.address);
+    this.#link = link;
+    if (wasOut) {
+      this.#outage.found();
+    }
+  }
+
+  /** @param {Outage} error */
+  #failed(error) {
+    const isNew = this.#route.error === null;
+    this.#route.failed(performance.now(), error);
+    if (isNew) {
+      this.#outage.lost(error);
+    }
+    if (this.#options.disconnectEvents) {
+      this.#probeLater();
+    }
+  }
+
+  /** @param {Outage} error tells everybody who waits for a connection that there is none */
+  #giveUp(error) {
+    const outbox = this.#outbox;
+    this.#outbox = [];
+    for (const waiting of outbox) {
+      this.#settle(waiting, () => {
+        throw waiting.unreachable(error);
+      });
+    }
+  }
+
+  /**
+   * Makes the next attempt without being asked. After `disconnect`, express-session asks for nothing any more until it
+   * hears `connect`, so nobody's call would find out that the daemon is back.
+   */
+  #probeLater() {
+    if (this.#probe !== null || this.#isClosed) {
+      return;
+    }
+    this.#probe = setTimeout(
+      async () => {
+        this.#probe = null;
+        if (this.#link === null && !this.#isConnecting) {
+          this.#isConnecting = true;
+          await this.#attempt().catch(() => {});
+          this.#isConnecting = false;
+          this.#requeue([]);
+        } else if (this.#link === null) {
+          this.#probeLater();
+        }
+      },
+      LONGEST_PAUSE * (0.5 + Math.random() / 2),
+    );
+    this.#probe.unref();
+  }
+
+  // -- deadlines --
+
+  /** Makes sure that the timer runs, and keeps the process running as long as somebody waits. */
+  #watch() {
+    if (this.#timer === null) {
+      this.#timer = setTimeout(() => this.#expire(), this.#options.deadline);
+    }
+    if (this.#waiting.size === 1) {
+      this.#hold(true);
+    }
+  }
+
+  /** @param {boolean} isHeld */
+  #hold(isHeld) {
+    if (isHeld) {
+      this.#timer?.ref();
+    } else {
+      this.#timer?.unref();
+    }
+    for (const link of this.#links) {
+      link.hold(isHeld);
+    }
+  }
+
+  /** Fails every call whose time is up, and sets the timer for the next one. */
+  #expire() {
+    const now = performance.now();
+    this.#timer = null;
+    /** @type {Set<Link>} */
+    const silent = new Set();
+    let next = Infinity;
+    for (const waiting of [...this.#waiting.values()]) {
+      if (now < waiting.deadline) {
+        next = Math.min(next, waiting.deadline);
+        continue;
+      }
+      if (waiting.link !== null && waiting.link.heardAt <= waiting.deadline - this.#options.deadline) {
+        silent.add(waiting.link);
+      }
+      this.#settle(waiting, () => {
+        throw this.#late(waiting);
+      });
+    }
+    this.#outbox = this.#outbox.filter((waiting) => this.#waiting.has(waiting.seq));
+    if (next < Infinity) {
+      this.#timer = setTimeout(() => this.#expire(), Math.ceil(next - now));
+    }
+    // Nothing at all was heard for the whole time of a call: the other end is gone, though nobody told us.
+    for (const link of silent) {
+      this.#route.avoid(link.address);
+      link.abort(new Error('it has fallen silent'));
+    }
+  }
+
+  /** @param {Waiting<any>} waiting */
+  #late(waiting) {
+    if (waiting.link !== null || this.#link !== null) {
+      return waiting.late(this.#options.deadline);
+    }
+    const silence = () =>
+      connectFailed(this.#options.addresses.map((address) => [address, new Error('it did not answer in time')]));
+    return waiting.unreachable(this.#route.error ?? silence());
+  }
+}
+
+/** @param {number} ms */
+function sleep(ms) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms).unref();
+  });
+}
+
+module.exports = { Connection };

@@ -1,0 +1,444 @@
+// @ts-check
+'use strict';
+
+/*
+ * Verbs and messages: what a caller asks becomes a `Call`, what the daemon answers becomes a value or an error.
+ *
+ * Rule 1: the names of the wire (verbs, statuses, the order of arguments) stand here and nowhere else.
+ * Rule 2: no I/O and no clock. Times are milliseconds.
+ */
+
+const { randomBytes } = require('node:crypto');
+const { pack, unpack } = require('./codec');
+const { Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = require('./errors');
+
+/** @typedef {any[]} Answer `[seq, status, …]` */
+
+/**
+ * What the daemon keeps of a session.
+ *
+ * @typedef {object} Record
+ * @property {number} version
+ * @property {number} expiresAt
+ * @property {number} ttl
+ * @property {string} format
+ * @property {Buffer} data
+ * @property {number} createdAt
+ * @property {number | null} deadline
+ * @property {string | null} user
+ * @property {{ [name: string]: string } | null} meta
+ */
+
+/**
+ * One line of a listing.
+ *
+ * @typedef {object} Entry
+ * @property {Buffer} key
+ * @property {string | null} user
+ * @property {{ [name: string]: string } | null} meta
+ * @property {number} createdAt
+ * @property {number} renewedAt
+ * @property {number} expiresAt
+ * @property {number} version
+ * @property {number} size
+ */
+
+/** @typedef {{ version: number, expiresAt: number, ttl: number }} Written */
+
+const MAX_MESSAGE = 16 * 1024 * 1024;
+const LONGEST_HEAD = 5;
+const LARGEST_PLAIN_INT = 0xffffffff;
+const READS = new Set(['get', 'list', 'count']);
+const ABSENCE_IS_NULL = new Set(['get', 'touch']);
+
+/**
+ * One call: what goes on the wire but for its seq, how to read the answer, and what may be done when it is lost.
+ *
+ * @template T
+ */
+class Call {
+  /**
+   * @param {any[]} parts the verb and its arguments
+   * @param {(answer: Answer) => T} read
+   * @param {{ mayRepeat?: boolean }} [about]
+   */
+  constructor(parts, read, { mayRepeat = true } = {}) {
+    const last = parts.findLastIndex((part) => part !== null && part !== undefined);
+    // msgpackr has an extension type for undefined, which is none of the protocol's.
+    this.parts = parts.slice(0, last + 1).map((part) => part ?? null);
+    this.read = read;
+    /** Whether it may be sent again although it may have been carried out ("Repeats" in the protocol). */
+    this.mayRepeat = mayRepeat;
+  }
+
+  get writes() {
+    return !READS.has(this.parts[0]);
+  }
+
+  /**
+   * The value that the answer means; throws its error.
+   *
+   * `inDoubt` says that the call had been sent before and its answer was lost. The daemon recognises a repeat only
+   * while the write is the session's last change, so a refusal may then be due to the call's own first arrival.
+   *
+   * @param {Answer} answer
+   * @param {boolean} inDoubt
+   * @returns {T}
+   */
+  result(answer, inDoubt) {
+    const [verb] = this.parts;
+    const [, status] = answer;
+    if (status === 'ok') {
+      return this.read(answer);
+    }
+    if (inDoubt && (status === 'conflict' || status === 'exists' || (status === 'missing' && verb === 'rotate'))) {
+      throw new Unavailable(
+        'The answer to this write was lost, and by the time it was repeated the session had changed: ' +
+          'whether the write was carried out is not known. Load the session again.',
+        { outcomeUnknown: true },
+      );
+    }
+    if (status === 'missing' && ABSENCE_IS_NULL.has(verb)) {
+      return /** @type {any} */ (null);
+    }
+    throw errorOf(answer);
+  }
+}
+
+// -- The verbs. `text` is JSON; keys are bytes. --
+
+/**
+ * @param {Buffer} key
+ * @param {string} text
+ * @param {{ ttl?: number | null, user?: string | null }} [about]
+ * @returns {Call<Written>}
+ */
+function create(key, text, { ttl, user } = {}) {
+  return new Call(['create', key, 'json', Buffer.from(text), int(ttl), null, known(user), null, newOp()], readWritten);
+}
+
+/**
+ * @param {Buffer} key
+ * @returns {Call<Record | null>}
+ */
+function get(key) {
+  return new Call(['get', key], readRecord);
+}
+
+/**
+ * @param {Buffer} key
+ * @param {string} text
+ * @param {{ when: 'any' | 'alive' | number, ttl?: number | null, user?: string | null }} about
+ * @returns {Call<Written>}
+ */
+function set(key, text, { when, ttl, user }) {
+  const condition = typeof when === 'number' ? int(when) : when;
+  // Between a lost answer and the repeat somebody else may have logged in or out; only a version would notice.
+  return new Call(
+    ['set', key, 'json', Buffer.from(text), int(ttl), condition, null, known(user), null, newOp()],
+    readWritten,
+    { mayRepeat: typeof when === 'number' },
+  );
+}
+
+/**
+ * @param {Buffer} key
+ * @param {{ text?: string | null, remove?: string[], ttl?: number | null, user?: string | null }} changes
+ * @returns {Call<Written>}
+ */
+function patch(key, { text, remove = [], ttl, user }) {
+  const entries = text ? Buffer.from(text) : null;
+  const names = remove.length ? remove.map(wellFormed) : null;
+  return new Call(['patch', key, 'json', entries, names, int(ttl), known(user), null, newOp()], readWritten);
+}
+
+/**
+ * @param {Buffer} key
+ * @param {{ ttl?: number | null }} [about]
+ * @returns {Call<Written | null>}
+ */
+function touch(key, { ttl } = {}) {
+  return new Call(['touch', key, int(ttl)], readWritten);
+}
+
+/**
+ * @param {Buffer} key
+ * @param {Buffer} newKey
+ * @param {{ grace?: number }} [about]
+ * @returns {Call<Written>}
+ */
+function rotate(key, newKey, { grace = 0 } = {}) {
+  return new Call(['rotate', key, newKey, int(grace) || null, newOp()], readWritten);
+}
+
+/**
+ * @param {Buffer} key
+ * @returns {Call<void>}
+ */
+function destroy(key) {
+  return new Call(['destroy', key], readNothing);
+}
+
+/**
+ * @param {{ user?: string | null, cursor?: Buffer | null, limit?: number }} [about]
+ * @returns {Call<{ entries: Entry[], cursor: Buffer | null }>}
+ */
+function list({ user, cursor, limit } = {}) {
+  return new Call(['list', somebody(user), cursor, int(limit)], readListing);
+}
+
+/**
+ * @param {{ user?: string | null }} [about]
+ * @returns {Call<number>}
+ */
+function count({ user } = {}) {
+  return new Call(['count', somebody(user)], readNumber);
+}
+
+/**
+ * @param {{ user?: string | null, exceptKey?: Buffer | null, everyone?: boolean }} about
+ * @returns {Call<number>}
+ */
+function destroyAll({ user, exceptKey, everyone = false }) {
+  const parts = ['destroy_all', somebody(user), exceptKey, everyone || null];
+  return new Call(parts, readNumber, { mayRepeat: false });
+}
+
+// -- Messages --
+
+/**
+ * The call as an element of a message.
+ *
+ * @param {number} seq
+ * @param {Call<any>} call
+ * @returns {Buffer}
+ */
+function packCall(seq, call) {
+  const packed = pack([seq, ...call.parts]);
+  if (packed.length > MAX_MESSAGE - LONGEST_HEAD) {
+    throw new InvalidRequest('The session is too large for one message; keep less in it.', 'too_large');
+  }
+  return packed;
+}
+
+/**
+ * One message of these calls.
+ *
+ * @param {Buffer[]} packed
+ * @returns {Buffer}
+ */
+function joinCalls(packed) {
+  const count = packed.length;
+  let head = Buffer.from([0x90 | count]);
+  if (count > 0xffff) {
+    head = Buffer.from([0xdd, 0, 0, 0, 0]);
+    head.writeUInt32BE(count, 1);
+  } else if (count > 15) {
+    head = Buffer.from([0xdc, count >> 8, count & 0xff]);
+  }
+  return Buffer.concat([head, ...packed]);
+}
+
+/**
+ * The answers and pushes of one message. Throws an Error that says what is wrong with it.
+ *
+ * @param {Buffer} message
+ * @returns {Answer[]}
+ */
+function unpackAnswers(message) {
+  /** @type {unknown} */
+  let answers;
+  try {
+    answers = unpack(message);
+  } catch {
+    throw new Error('its message is not MessagePack');
+  }
+  if (!Array.isArray(answers) || !answers.every(isAnswer)) {
+    throw new Error('its message is no array of answers');
+  }
+  return answers;
+}
+
+/** @param {any} answer */
+function isAnswer(answer) {
+  return Array.isArray(answer) && Number.isSafeInteger(answer[0]) && typeof answer[1] === 'string';
+}
+
+/**
+ * Whether it is told without being asked.
+ *
+ * @param {Answer} answer
+ */
+function isPush(answer) {
+  return answer[0] === 0;
+}
+
+/**
+ * Whether the daemon is about to stop; every other push is of a later version, and ignored.
+ *
+ * @param {Answer} push
+ */
+function tellsStopping(push) {
+  return push[1] === 'stopping';
+}
+
+/**
+ * Whether the daemon began no work on the call because it stops: the call belongs on another connection.
+ *
+ * @param {Answer} answer
+ */
+function isStopping(answer) {
+  return answer[1] === 'failed' && answer[2] === 'stopping';
+}
+
+// -- Arguments --
+
+/**
+ * An integer as MessagePack has it. msgpackr writes a number beyond 32 bits as a float, which the daemon refuses.
+ *
+ * @param {number | null | undefined} value
+ */
+function int(value) {
+  return typeof value === 'number' && value > LARGEST_PLAIN_INT ? BigInt(value) : (value ?? null);
+}
+
+/** @param {string | null | undefined} user the empty string takes the user away */
+function known(user) {
+  return user === null || user === undefined ? null : wellFormed(user);
+}
+
+/** @param {string | null | undefined} user */
+function somebody(user) {
+  if (user === '') {
+    throw new InvalidRequest('The empty string names no user.', 'bad_user');
+  }
+  return known(user);
+}
+
+/**
+ * Half a surrogate pair has no UTF-8: it would break the message, and with it the calls of others.
+ *
+ * @param {string} text
+ */
+function wellFormed(text) {
+  if (!text.isWellFormed()) {
+    throw new InvalidRequest('A name or a user holds half a surrogate pair, which has no UTF-8.', 'bad_data');
+  }
+  return text;
+}
+
+function newOp() {
+  return randomBytes(8);
+}
+
+// -- Answers --
+
+/** @param {any} value */
+const isInt = (value) => Number.isInteger(value);
+/** @param {any} value */
+const isText = (value) => typeof value === 'string';
+/** @param {any} value */
+const isBytes = (value) => value instanceof Uint8Array;
+/** @param {any} value */
+const isMap = (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && !isBytes(value);
+/** @param {(value: any) => boolean} is */
+const orNull = (is) => (/** @type {any} */ value) => value === null || is(value);
+
+const RECORD = [isInt, isInt, isInt, isText, isBytes, isInt, orNull(isInt), orNull(isText), orNull(isMap)];
+const ENTRY = [isBytes, orNull(isText), orNull(isMap), isInt, isInt, isInt, isInt, isInt];
+const LISTING = [Array.isArray, orNull(isBytes)];
+const WRITTEN = [isInt, isInt, isInt];
+
+/**
+ * @param {any} values
+ * @param {((value: any) => boolean)[]} shape
+ * @returns {any[]}
+ */
+function fields(values, shape) {
+  if (!Array.isArray(values) || !shape.every((is, at) => is(values[at]))) {
+    throw new Unavailable("The daemon's answer cannot be read: update this package or the daemon, whichever is older.");
+  }
+  return values;
+}
+
+/**
+ * @param {Answer} answer
+ * @returns {Record}
+ */
+function readRecord(answer) {
+  const [version, expiresAt, ttl, format, data, createdAt, deadline, user, meta] = fields(answer.slice(2), RECORD);
+  return { version, expiresAt, ttl, format, data, createdAt, deadline, user, meta };
+}
+
+/**
+ * @param {Answer} answer
+ * @returns {Written}
+ */
+function readWritten(answer) {
+  const [version, expiresAt, ttl] = fields(answer.slice(2), WRITTEN);
+  return { version, expiresAt, ttl };
+}
+
+/** @param {Answer} answer */
+function readListing(answer) {
+  const [entries, cursor] = fields(answer.slice(2), LISTING);
+  return { entries: entries.map(readEntry), cursor };
+}
+
+/**
+ * @param {any} entry
+ * @returns {Entry}
+ */
+function readEntry(entry) {
+  const [key, user, meta, createdAt, renewedAt, expiresAt, version, size] = fields(entry, ENTRY);
+  // Copied, or one key that somebody keeps would hold the memory of a whole page.
+  return { key: Buffer.from(key), user, meta, createdAt, renewedAt, expiresAt, version, size };
+}
+
+/**
+ * @param {Answer} answer
+ * @returns {number}
+ */
+function readNumber(answer) {
+  return fields(answer.slice(2), [isInt])[0];
+}
+
+function readNothing() {}
+
+/** @param {Answer} answer */
+function errorOf([, status, ...rest]) {
+  if (status === 'missing') {
+    return new Missing();
+  }
+  if (status === 'exists') {
+    return new Exists();
+  }
+  if (status === 'conflict') {
+    return new Conflict(fields(rest, RECORD)[0]);
+  }
+  const [code = '', sentence = ''] = rest.map(String);
+  if (status === 'refused') {
+    return new InvalidRequest(sentence || 'The daemon refused the call.', code);
+  }
+  return new Failed(sentence || `The daemon answered ${JSON.stringify(status)}, unknown to this package.`, code || status);
+}
+
+module.exports = {
+  Call,
+  count,
+  create,
+  destroy,
+  destroyAll,
+  get,
+  isPush,
+  isStopping,
+  joinCalls,
+  list,
+  packCall,
+  patch,
+  rotate,
+  set,
+  tellsStopping,
+  touch,
+  unpackAnswers,
+};
