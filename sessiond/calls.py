@@ -4,6 +4,7 @@ Durations are integer ms. The checks raise Refused with the codes of docs/protoc
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -27,6 +28,8 @@ MAX_META_ENTRIES = 32
 MAX_META_BYTES = 4096
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc; str.isprintable would also refuse U+200C, say
 
 
 class Policy(Value, frozen=True):
@@ -193,13 +196,13 @@ def check_user(user: object, *, empty: bool = False) -> str | None:
         return None
     if empty and user == "":
         return ""
-    if type(user) is str and user.isprintable() and 0 < len(user) <= MAX_USER_BYTES:
+    if type(user) is str and 0 < len(user) <= MAX_USER_BYTES and not _CONTROL.search(user):
         try:
             if len(user.encode("utf-8")) <= MAX_USER_BYTES:
                 return user
         except UnicodeEncodeError:
             pass
-    raise Refused("bad_user", "A user is 1 to 255 bytes of printable text.")
+    raise Refused("bad_user", "A user is 1 to 255 bytes of text without control characters.")
 
 
 def check_meta(meta: object) -> Mapping[str, str] | None:

@@ -127,7 +127,8 @@ def convert(format: str, data: bytes, target: str) -> bytes:
         raise Refused("not_representable", "Opaque data can only be read as application/octet-stream.")
     try:
         value = _read(format, data)
-        _check_value(value, 1, bytes_allowed=target == MSGPACK, exact=target == JSON)
+        # JSON has no bytes, as a source or as a target; nor has it the infinity that 1e999 would become.
+        _check_value(value, 1, bytes_allowed=False, exact=target == JSON)
         return _encode[target](value)
     except (Refused, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as e:
         raise Refused("not_representable", f"The data holds a value that cannot be written as {target}.") from e
