@@ -2,10 +2,13 @@
 
 from typing import Any
 
-from sessiond.calls import DEFAULT_PAGE, MAX_GRACE, MAX_PAGE, MAX_USER_BYTES, Policy
+from sessiond.calls import DAY, DEFAULT_PAGE, MAX_GRACE, MAX_META_ENTRIES, MAX_PAGE, MAX_USER_BYTES, Policy
 from sessiond.http.problem import CONTENT_TYPE as PROBLEM_TYPE
 from sessiond.http.problem import TITLES
 from sessiond.http.rest import CREATED_AT, DEADLINE, EXPIRES_AT, MEDIA_TYPES, META, TTL, USER
+
+LONGEST = 100_000 * DAY
+"""The longest lifetime, in ms: calls.check_lifetime."""
 
 
 def document(policy: Policy) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "createSession",
                 "Create a session; the daemon makes its id and tells it this once.",
                 {"201": _json("Created", "created", state=True)},
-                "400 413 415 507",
+                "408 507",
                 parameters=[ttl, lifetime, *owner],
                 body=_data(("json", "msgpack", "bytes")),
             ),
@@ -49,14 +52,14 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "listSessions",
                 "List living sessions, a page at a time, in the order of their keys.",
                 {"200": _json("A page", "listing")},
-                "400",
+                "",
                 parameters=[_ref("parameters", name) for name in ("user", "cursor", "limit")],
             ),
             "delete": _operation(
                 "destroySessions",
                 "Destroy all sessions of a user, or with all=true of everyone. One of user and all is needed.",
                 {"200": _json("Destroyed", "destroyed")},
-                "400 507",
+                "507",
                 parameters=[_ref("parameters", name) for name in ("user", "all", "except")],
             ),
         },
@@ -65,7 +68,7 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "countSessions",
                 "How many sessions live.",
                 {"200": _json("The number", "count")},
-                "400",
+                "",
                 parameters=[_ref("parameters", "user")],
             )
         },
@@ -82,8 +85,8 @@ def _paths(policy: Policy) -> dict[str, Any]:
                     },
                     "304": {"description": "The version named by If-None-Match is the current one"},
                 },
-                "400 404 406",
-                parameters=[_ref("parameters", "renew"), _ref("parameters", "if_none_match")],
+                "404 406",
+                parameters=[_ref("parameters", "renew"), _ref("parameters", "if_changed")],
             ),
             "put": _operation(
                 "setSession",
@@ -92,15 +95,15 @@ def _paths(policy: Policy) -> dict[str, Any]:
                     "201": {"description": "Created", "headers": _state("ETag", TTL, EXPIRES_AT)},
                     "204": {"description": "Replaced", "headers": _state("ETag", TTL, EXPIRES_AT)},
                 },
-                "400 404 409 412 413 415 507",
-                parameters=[ttl, lifetime, _ref("parameters", "if_match"), _ref("parameters", "if_none_match"), *owner],
+                "404 408 409 412 507",
+                parameters=[ttl, lifetime, _ref("parameters", "if_match"), _ref("parameters", "if_none"), *owner],
                 body=_data(("json", "msgpack", "bytes")),
             ),
             "patch": _operation(
                 "patchSession",
                 "Merge top-level entries into the data, in one step; null removes (RFC 7396, on the top level).",
                 {"204": {"description": "Merged", "headers": _state("ETag", TTL, EXPIRES_AT)}},
-                "400 404 409 413 415 507",
+                "404 408 409 507",
                 parameters=[ttl, *owner],
                 body=_patch(),
             ),
@@ -108,7 +111,7 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "destroySession",
                 "Destroy the session, if there is one.",
                 {"204": {"description": "It is gone"}},
-                "400 507",
+                "507",
             ),
         },
         "/v1/sessions/{session}/touch": {
@@ -117,7 +120,7 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "touchSession",
                 "Renew the session, with its own ttl or a new one.",
                 {"204": {"description": "Renewed", "headers": _state("ETag", TTL, EXPIRES_AT)}},
-                "400 404",
+                "404",
                 parameters=[ttl],
             ),
         },
@@ -127,13 +130,13 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "rotateSession",
                 "Move the session to a new id; for the grace the old one leads to it.",
                 {"200": _json("Moved", "rotated", state=True)},
-                "400 404 507",
+                "404 507",
                 parameters=[_ref("parameters", "grace")],
             ),
         },
-        "/healthz": {"get": _operation("healthz", "Whether the process lives.", {"200": _text("It does")}, "400")},
-        "/readyz": {"get": _operation("readyz", "Whether it can take calls now.", {"200": _text("It can")}, "400")},
-        "/metrics": {"get": _operation("metrics", "Figures for Prometheus.", {"200": _text("Figures")}, "400")},
+        "/healthz": {"get": _operation("healthz", "Whether the process lives.", {"200": _text("It does")}, "")},
+        "/readyz": {"get": _operation("readyz", "Whether it can take calls now.", {"200": _text("It can")}, "")},
+        "/metrics": {"get": _operation("metrics", "Figures for Prometheus.", {"200": _text("Figures")}, "")},
         "/openapi.json": {
             "get": _operation(
                 "openapi",
@@ -144,7 +147,7 @@ def _paths(policy: Policy) -> dict[str, Any]:
                         "content": {"application/json": {"schema": {"type": "object"}}},
                     }
                 },
-                "400",
+                "",
             )
         },
     }
@@ -159,13 +162,17 @@ def _operation(
     body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": dict(good)}
-    for status in sorted({*problems.split(), "403", "417", "421", "503"}):
+    for status in sorted({*problems.split(), *_ANYWHERE}):
         operation["responses"][status] = _ref("responses", f"problem_{status}")
     if parameters:
         operation["parameters"] = parameters
     if body:
         operation["requestBody"] = {"required": True, **body}
     return operation
+
+
+_ANYWHERE = ("400", "403", "413", "414", "415", "417", "421", "431", "503")
+"""Answers to what is wrong with any request: its headers, its address, the length of its body."""
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:
@@ -203,7 +210,10 @@ def _patch() -> dict[str, Any]:
 _INSTANT = {"type": "integer", "minimum": 0, "description": "ms since the Unix epoch"}
 _VERSION = {"type": "integer", "minimum": 1}
 _NUMBER = {"type": "integer", "minimum": 0}
-_KEY = {"type": "string", "pattern": "^~[A-Za-z0-9_-]{43}$"}
+_BASE64_KEY = "[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+_KEY = {"type": "string", "pattern": f"^~{_BASE64_KEY}$"}
+_ETAG = '"[1-9][0-9]{0,14}"'
+_META = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_META_ENTRIES}
 _STATED = {"version": _VERSION, "expires_at": _INSTANT}
 
 
@@ -226,7 +236,7 @@ _SCHEMAS = {
         {
             "key": _KEY,
             "user": {"type": ["string", "null"]},
-            "meta": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+            "meta": {**_META, "type": ["object", "null"]},
             "created_at": _INSTANT,
             "renewed_at": _INSTANT,
             "expires_at": _INSTANT,
@@ -262,38 +272,34 @@ _HEADERS = {
 
 
 def _parameters(policy: Policy) -> dict[str, Any]:
-    def seconds(name: str, longest: int | None, text: str, least: float = 0.001) -> dict[str, Any]:
-        schema: dict[str, Any] = {"type": "number", "minimum": least, "multipleOf": 0.001}
-        if longest is not None:
-            schema["maximum"] = longest / 1000
+    def seconds(name: str, longest: int, text: str, least: float = 0.001) -> dict[str, Any]:
+        schema = {"type": "number", "minimum": least, "maximum": longest / 1000, "multipleOf": 0.001}
         return {"name": name, "in": "query", "schema": schema, "description": text}
 
     def text(name: str, where: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
         return {"name": name, "in": where, "schema": {"type": "string", **schema}, "description": description}
 
-    user = {"minLength": 1, "maxLength": MAX_USER_BYTES, "pattern": "^[ -~]*$"}
-    version = '"[1-9][0-9]{0,14}"'
-    session = {"minLength": 1, "pattern": "^(~[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]|[A-Za-z0-9_-]{1,200})$"}
+    # A sid may be anything. One that is `count`, `.` or `..` names something else in a path, and has only its ~key.
+    sid = r"(?!(?:count|\.|\.\.)$)[^~\x00-\x1f\x7f][^\x00-\x1f\x7f]*"
+    session = {"minLength": 1, "pattern": f"^(?:~{_BASE64_KEY}|{sid})$"}
+    user = {"minLength": 1, "maxLength": MAX_USER_BYTES, "format": "user"}
+    ttl = seconds("ttl", policy.max_ttl, "Seconds of life after a renewal.")
     return {
         "session": {
             **text("session", "path", session, "A sid, or ~ and a key as base64url."),
             "required": True,
         },
-        "ttl": seconds("ttl", policy.max_ttl, "Seconds of life after a renewal."),
-        "lifetime": seconds("lifetime", None, "Seconds from creation after which nothing keeps it alive."),
+        "ttl": ttl,
+        "lifetime": seconds("lifetime", LONGEST, "Seconds from creation after which nothing keeps it alive."),
         "grace": seconds("grace", MAX_GRACE, "Seconds for which the old id still works.", least=0),
         "renew": {
             "name": "renew",
             "in": "query",
             "description": "Renew in the same step: true, or the new ttl in seconds.",
-            "schema": {
-                "anyOf": [{"type": "boolean", "const": True}, {"type": "number", "minimum": 0.001, "multipleOf": 0.001}]
-            },
+            "schema": {"anyOf": [{"type": "boolean", "const": True}, ttl["schema"]]},
         },
         "user": text("user", "query", user, "Only this user's sessions."),
-        "cursor": text(
-            "cursor", "query", {"pattern": "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$"}, "As the last page gave it."
-        ),
+        "cursor": text("cursor", "query", {"pattern": f"^{_BASE64_KEY}$"}, "As the last page gave it."),
         "limit": {
             "name": "limit",
             "in": "query",
@@ -307,10 +313,18 @@ def _parameters(policy: Policy) -> dict[str, Any]:
             "description": "Everyone's; must be true.",
         },
         "except": text("except", "query", session, "The session to spare."),
-        "user_header": text(USER, "header", {"pattern": "^[A-Za-z0-9._@-]{0,255}$"}, "The owner; empty takes it away."),
-        "meta_header": text(
-            META, "header", {"pattern": r'^\{("[a-z]{1,9}":"[a-z]{0,9}")?\}$'}, "A JSON object of strings."
+        "user_header": text(
+            USER, "header", {"format": "percent-encoded-user"}, "The owner, percent-encoded; empty takes it away."
         ),
-        "if_match": text("If-Match", "header", {"pattern": rf"^(\*|{version})$"}, "* or the one version to replace."),
-        "if_none_match": text("If-None-Match", "header", {"pattern": rf"^(\*|{version})$"}, "* on PUT: create only."),
+        "meta_header": {
+            "name": META,
+            "in": "header",
+            "description": "Read by people; an empty object takes it away. What is not ASCII is percent-encoded.",
+            "content": {"application/json": {"schema": _META}},
+        },
+        "if_match": text("If-Match", "header", {"pattern": rf"^(?:\*|{_ETAG})$"}, "* or the version to replace."),
+        "if_none": text("If-None-Match", "header", {"const": "*"}, "Create only. Not together with If-Match."),
+        "if_changed": text(
+            "If-None-Match", "header", {}, "Versions that are known already: 304 instead of their data."
+        ),
     }
