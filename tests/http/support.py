@@ -143,7 +143,7 @@ class Daemon:
             self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        assert self.log is not None
+        self._logged = self.log
         self._log.close()
         if self._kept is not None:
             self._kept.close()
