@@ -8,7 +8,7 @@
 
 /**
  * @typedef {object} Changes
- * @property {string | null} text the entries to be set, as one JSON object; null when there are none
+ * @property {string | undefined} text the entries to be set, as one JSON object; undefined when there are none
  * @property {string[]} remove the names of the entries to be removed
  */
 
@@ -33,7 +33,7 @@ function changesBetween(before, after) {
   if (set.length === 0 && remove.length === 0) {
     return null;
   }
-  return { text: set.length ? writeEntries(young, set) : null, remove };
+  return { text: set.length > 0 ? writeEntries(young, set) : undefined, remove };
 }
 
 /**

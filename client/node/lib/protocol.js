@@ -105,51 +105,65 @@ class Call {
   }
 }
 
-// -- The verbs. `text` is JSON; keys are bytes. --
+// -- The verbs. Data, and what a patch sets, are bytes in `format`. --
+
+/**
+ * What a call may say; what it leaves out, the daemon keeps or decides.
+ *
+ * @typedef {object} Content
+ * @property {string} [format] `json` unless said otherwise
+ * @property {Uint8Array | string} data
+ */
+
+/**
+ * @typedef {object} About
+ * @property {number | null} [ttl]
+ * @property {number | null} [lifetime]
+ * @property {string | null} [user] the empty string takes the user away
+ * @property {{ [name: string]: string } | null} [meta]
+ * @property {Buffer} [op]
+ */
 
 /**
  * @param {Buffer} key
- * @param {string} text
- * @param {{ ttl?: number | null, user?: string | null }} [about]
+ * @param {Content & About} content
  * @returns {Call<Written>}
  */
-function create(key, text, { ttl, user } = {}) {
-  return new Call(['create', key, 'json', Buffer.from(text), int(ttl), null, known(user), null, newOp()], readWritten);
+function create(key, { format = 'json', data, ttl, lifetime, user, meta, op = newOp() }) {
+  const about = [int(ttl), int(lifetime), known(user), meta, op];
+  return new Call(['create', key, format, Buffer.from(data), ...about], readWritten);
 }
 
 /**
  * @param {Buffer} key
+ * @param {{ renew?: true | number }} [how]
  * @returns {Call<Record | null>}
  */
-function get(key) {
-  return new Call(['get', key], readRecord);
+function get(key, { renew } = {}) {
+  return new Call(['get', key, renew === true ? true : int(renew)], readRecord);
 }
 
 /**
  * @param {Buffer} key
- * @param {string} text
- * @param {{ when: 'any' | 'alive' | number, ttl?: number | null, user?: string | null }} about
+ * @param {Content & About & { when: 'any' | 'alive' | number }} content
  * @returns {Call<Written>}
  */
-function set(key, text, { when, ttl, user }) {
-  const condition = typeof when === 'number' ? int(when) : when;
+function set(key, { format = 'json', data, ttl, when, lifetime, user, meta, op = newOp() }) {
+  const isByVersion = typeof when === 'number';
+  const about = [int(ttl), isByVersion ? int(when) : when, int(lifetime), known(user), meta, op];
   // Between a lost answer and the repeat somebody else may have logged in or out; only a version would notice.
-  return new Call(
-    ['set', key, 'json', Buffer.from(text), int(ttl), condition, null, known(user), null, newOp()],
-    readWritten,
-    { mayRepeat: typeof when === 'number' },
-  );
+  return new Call(['set', key, format, Buffer.from(data), ...about], readWritten, { mayRepeat: isByVersion });
 }
 
 /**
  * @param {Buffer} key
- * @param {{ text?: string | null, remove?: string[], ttl?: number | null, user?: string | null }} changes
+ * @param {Partial<Content> & About & { remove?: string[] }} changes
  * @returns {Call<Written>}
  */
-function patch(key, { text, remove = [], ttl, user }) {
-  const entries = text ? Buffer.from(text) : null;
-  const names = remove.length ? remove.map(wellFormed) : null;
-  return new Call(['patch', key, 'json', entries, names, int(ttl), known(user), null, newOp()], readWritten);
+function patch(key, { format = 'json', data, remove = [], ttl, user, meta, op = newOp() }) {
+  const entries = data === undefined ? null : Buffer.from(data);
+  const names = remove.length > 0 ? remove.map(wellFormed) : null;
+  return new Call(['patch', key, format, entries, names, int(ttl), known(user), meta, op], readWritten);
 }
 
 /**
@@ -164,11 +178,11 @@ function touch(key, { ttl } = {}) {
 /**
  * @param {Buffer} key
  * @param {Buffer} newKey
- * @param {{ grace?: number }} [about]
+ * @param {{ grace?: number, op?: Buffer }} [how]
  * @returns {Call<Written>}
  */
-function rotate(key, newKey, { grace = 0 } = {}) {
-  return new Call(['rotate', key, newKey, int(grace) || null, newOp()], readWritten);
+function rotate(key, newKey, { grace = 0, op = newOp() } = {}) {
+  return new Call(['rotate', key, newKey, grace || null, op], readWritten);
 }
 
 /**
@@ -180,15 +194,15 @@ function destroy(key) {
 }
 
 /**
- * @param {{ user?: string | null, cursor?: Buffer | null, limit?: number }} [about]
+ * @param {{ user?: string | null, cursor?: Buffer | null, limit?: number }} [page]
  * @returns {Call<{ entries: Entry[], cursor: Buffer | null }>}
  */
 function list({ user, cursor, limit } = {}) {
-  return new Call(['list', somebody(user), cursor, int(limit)], readListing);
+  return new Call(['list', somebody(user), cursor, limit], readListing);
 }
 
 /**
- * @param {{ user?: string | null }} [about]
+ * @param {{ user?: string | null }} [of]
  * @returns {Call<number>}
  */
 function count({ user } = {}) {
@@ -196,7 +210,7 @@ function count({ user } = {}) {
 }
 
 /**
- * @param {{ user?: string | null, exceptKey?: Buffer | null, everyone?: boolean }} about
+ * @param {{ user?: string | null, exceptKey?: Buffer | null, everyone?: boolean }} of
  * @returns {Call<number>}
  */
 function destroyAll({ user, exceptKey, everyone = false }) {
@@ -214,7 +228,7 @@ function destroyAll({ user, exceptKey, everyone = false }) {
  * @returns {Buffer}
  */
 function packCall(seq, call) {
-  const packed = pack([seq, ...call.parts]);
+  const packed = pack([int(seq), ...call.parts]);
   if (packed.length > MAX_MESSAGE - LONGEST_HEAD) {
     throw new InvalidRequest('The session is too large for one message; keep less in it.', 'too_large');
   }

@@ -274,12 +274,12 @@ class SessiondStore extends Base {
    */
   async #create(key, text, ttl, user) {
     try {
-      return await this.#ask(() => protocol.create(key, text, { ttl, user }));
+      return await this.#ask(() => protocol.create(key, { data: text, ttl, user }));
     } catch (error) {
       if (!(error instanceof Exists)) {
         throw error;
       }
-      return this.#ask(() => protocol.set(key, text, { when: 'alive', ttl, user }));
+      return this.#ask(() => protocol.set(key, { data: text, when: 'alive', ttl, user }));
     }
   }
 
@@ -303,10 +303,10 @@ class SessiondStore extends Base {
     }
     if (concurrency === 'merge') {
       const remove = changes?.remove.filter((name) => !isShadowed(session, name));
-      return this.#ask(() => protocol.patch(key, { text: changes?.text, remove, ttl, user }));
+      return this.#ask(() => protocol.patch(key, { data: changes?.text, remove, ttl, user }));
     }
     const when = concurrency === 'reject' ? loaded.version : 'alive';
-    return this.#ask(() => protocol.set(key, text, { when, ttl, user }));
+    return this.#ask(() => protocol.set(key, { data: text, when, ttl, user }));
   }
 
   /**
@@ -338,8 +338,8 @@ class SessiondStore extends Base {
     const cookie = loaded && JSON.stringify(session.cookie);
     if (loaded && cookie && !isSameCookie(loaded.cookie, JSON.parse(cookie))) {
       // express-session sees no change in a new maxAge, and would forget it with this request.
-      const text = `{"cookie":${cookie}}`;
-      await this.#ask(() => protocol.patch(key, { text, ttl })).catch(allowMissing);
+      const data = `{"cookie":${cookie}}`;
+      await this.#ask(() => protocol.patch(key, { data, ttl })).catch(allowMissing);
     } else if (!loaded || !this.#isFresh(loaded)) {
       await this.#ask(() => protocol.touch(key, { ttl }));
     }

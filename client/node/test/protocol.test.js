@@ -1,0 +1,199 @@
+'use strict';
+
+const assert = require('node:assert/strict');
+const { readFileSync } = require('node:fs');
+const path = require('node:path');
+const { describe, test } = require('node:test');
+const { unpack } = require('../lib/codec');
+const { Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = require('../lib/errors');
+const protocol = require('../lib/protocol');
+const { ROOT } = require('./support/daemon');
+
+const golden = (name) => JSON.parse(readFileSync(path.join(ROOT, 'tests/protocol', name), 'utf8'));
+const KEY = Buffer.alloc(32, 1);
+
+/** The vectors' `{"hex": …}` as bytes. */
+function revive(value) {
+  if (Array.isArray(value)) {
+    return value.map(revive);
+  }
+  if (typeof value !== 'object' || value === null) {
+    return value;
+  }
+  const names = Object.keys(value);
+  return names.length === 1 && names[0] === 'hex'
+    ? Buffer.from(value.hex, 'hex')
+    : Object.fromEntries(names.map((name) => [name, revive(value[name])]));
+}
+
+const VERBS = {
+  create: ({ key, ...about }) => protocol.create(key, about),
+  get: ({ key, renew }) => protocol.get(key, { renew }),
+  set: ({ key, ...about }) => protocol.set(key, about),
+  patch: ({ key, set, ...about }) => protocol.patch(key, { data: set, ...about }),
+  touch: ({ key, ttl }) => protocol.touch(key, { ttl }),
+  rotate: ({ key, new_key, ...how }) => protocol.rotate(key, new_key, how),
+  destroy: ({ key }) => protocol.destroy(key),
+  list: (page) => protocol.list(page),
+  count: (of) => protocol.count(of),
+  destroy_all: ({ user, except_key, everyone }) => protocol.destroyAll({ user, exceptKey: except_key, everyone }),
+};
+
+describe('calls.json', () => {
+  for (const { name, meaning, hex, calls } of golden('calls.json').messages) {
+    test(`${name}: ${meaning}`, () => {
+      const packed = calls.map(revive).map(({ seq, verb, ...named }) => protocol.packCall(seq, VERBS[verb](named)));
+
+      const message = protocol.joinCalls(packed);
+
+      const hasLongInt = calls.some(({ seq }) => seq > 0xffffffff);
+      if (hasLongInt) {
+        // msgpackr writes what is beyond 32 bits as a signed integer: other bytes, the same number.
+        assert.deepEqual(unpack(message), unpack(Buffer.from(hex, 'hex')));
+      } else {
+        assert.equal(message.toString('hex'), hex);
+      }
+    });
+  }
+});
+
+const ERRORS = { missing: Missing, exists: Exists, conflict: Conflict, refused: InvalidRequest, failed: Failed };
+const NULL_WHEN_MISSING = ['get', 'touch'];
+const NAMES = { expires_at: 'expiresAt', created_at: 'createdAt', renewed_at: 'renewedAt' };
+const camel = (fields) =>
+  Object.fromEntries(Object.entries(fields).map(([name, value]) => [NAMES[name] ?? name, value]));
+const ASKED = {
+  create: () => protocol.create(KEY, { data: '{}' }),
+  get: () => protocol.get(KEY),
+  set: () => protocol.set(KEY, { data: '{}', when: 'any' }),
+  touch: () => protocol.touch(KEY),
+  destroy: () => protocol.destroy(KEY),
+  list: () => protocol.list(),
+  count: () => protocol.count(),
+};
+
+describe('answers.json', () => {
+  for (const { name, meaning, hex, answers } of golden('answers.json').messages) {
+    test(`${name}: ${meaning}`, () => {
+      const read = protocol.unpackAnswers(Buffer.from(hex, 'hex'));
+
+      assert.deepEqual(
+        read.map(([seq, status]) => ({ seq, status })),
+        answers.map(({ seq, status }) => ({ seq, status })),
+      );
+      answers.map(revive).forEach(({ seq, verb, status, code, text, ...expected }, at) => {
+        const result = () => ASKED[verb]().result(read[at], false);
+        if (status === 'missing' && NULL_WHEN_MISSING.includes(verb)) {
+          assert.equal(result(), null);
+        } else if (status !== 'ok') {
+          assert.throws(result, (error) => {
+            assert.ok(error instanceof ERRORS[status]);
+            assert.equal(error.code, code);
+            assert.equal(error.version, expected.version);
+            return text === undefined || error.message === text;
+          });
+        } else if (verb === 'count') {
+          assert.equal(result(), expected.number);
+        } else if (verb === 'list') {
+          assert.deepEqual(result(), { entries: expected.entries.map(camel), cursor: expected.cursor });
+        } else {
+          assert.deepEqual({ ...result() }, camel(expected));
+        }
+      });
+    });
+  }
+
+  for (const { name, meaning, hex } of golden('answers.json').pushes) {
+    test(`push ${name}: ${meaning}`, () => {
+      const pushes = protocol.unpackAnswers(Buffer.from(hex, 'hex')).filter(protocol.isPush);
+
+      assert.deepEqual(pushes.map(protocol.tellsStopping), [name === 'stopping']);
+    });
+  }
+});
+
+describe('messages', () => {
+  for (const hex of ['', 'c1', '80', '9101', '919101', '919201c3', '9192a161a26f6b', '90ff', '92']) {
+    test(`${hex || 'nothing'} is no message of a daemon`, () => {
+      assert.throws(() => protocol.unpackAnswers(Buffer.from(hex, 'hex')), /its message/);
+    });
+  }
+
+  for (const count of [0, 1, 15, 16, 0xffff, 0x10000]) {
+    test(`${count} calls are one array`, () => {
+      const call = protocol.packCall(1, protocol.count());
+
+      assert.equal(unpack(protocol.joinCalls(Array(count).fill(call))).length, count);
+    });
+  }
+
+  test('a call that fits no message is refused before it is sent', () => {
+    const call = protocol.create(KEY, { data: Buffer.alloc(16 * 1024 * 1024) });
+
+    assert.throws(() => protocol.packCall(1, call), { name: 'InvalidRequest', code: 'too_large' });
+  });
+
+  test('an integer beyond 32 bits stays one', () => {
+    const year = 365 * 24 * 60 * 60 * 1000;
+
+    const [[, , , ttl]] = unpack(protocol.joinCalls([protocol.packCall(1, protocol.touch(KEY, { ttl: year }))]));
+
+    assert.equal(ttl, year);
+  });
+});
+
+describe('calls', () => {
+  test('every write gets an op of its own', () => {
+    const [one, other] = [1, 2].map(() => protocol.create(KEY, { data: '{}' }).parts.at(-1));
+
+    assert.equal(one.length, 8);
+    assert.notDeepEqual(one, other);
+  });
+
+  test('half a surrogate pair in a user or a name is refused, not sent', () => {
+    assert.throws(() => protocol.count({ user: '\ud800' }), InvalidRequest);
+    assert.throws(() => protocol.patch(KEY, { remove: ['\udfff'] }), InvalidRequest);
+    assert.throws(() => protocol.list({ user: '' }), InvalidRequest);
+  });
+
+  test('only a set without a version and destroy_all may not be repeated', () => {
+    const all = [
+      ...Object.values(ASKED).map((make) => make()),
+      protocol.set(KEY, { data: '{}', when: 'alive' }),
+      protocol.set(KEY, { data: '{}', when: 3 }),
+      protocol.patch(KEY, { data: '{}' }),
+      protocol.rotate(KEY, KEY),
+      protocol.destroyAll({ user: 'ada' }),
+    ];
+
+    const not = all.filter((call) => !call.mayRepeat).map(({ parts: [verb, , , , , when] }) => [verb, when]);
+
+    assert.deepEqual(not, [
+      ['set', 'any'],
+      ['set', 'alive'],
+      ['destroy_all', undefined],
+    ]);
+  });
+
+  test('a refusal of a repeat may be due to the first sending, so the outcome is unknown', () => {
+    const refused = [
+      [protocol.create(KEY, { data: '{}' }), [1, 'exists']],
+      [protocol.rotate(KEY, KEY), [1, 'missing']],
+      [protocol.rotate(KEY, KEY), [1, 'exists']],
+    ];
+
+    for (const [call, answer] of refused) {
+      assert.throws(
+        () => call.result(answer, true),
+        (error) => error instanceof Unavailable && error.outcomeUnknown,
+      );
+    }
+  });
+
+  test('an answer of another shape is Unavailable, never a missing session', () => {
+    assert.throws(() => protocol.get(KEY).result([1, 'ok'], false), Unavailable);
+    assert.throws(() => protocol.get(KEY).result([1, 'polka'], false), Unavailable);
+    assert.throws(() => protocol.count().result([1, 'ok', 'many'], false), Unavailable);
+    assert.throws(() => protocol.list().result([1, 'ok', [[1]], null], false), Unavailable);
+  });
+});
