@@ -72,8 +72,9 @@ class Route:
 
     def refuse(self, now: float) -> None:
         """Raises the last error when a caller should not wait and no attempt is due."""
-        if self.error is not None and now < self._next_attempt and not self.is_patient(now):
-            raise again(self.error)
+        error = self.error  # read once: another thread may end the outage in between
+        if error is not None and now < self._next_attempt and not self.is_patient(now):
+            raise again(error)
 
     def pause(self, now: float) -> float:
         """0 when the caller is to make the next attempt; else seconds to wait and then to ask again.

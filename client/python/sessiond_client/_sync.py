@@ -284,7 +284,8 @@ class Client:
             while True:
                 now = time.monotonic()
                 if now >= errand.deadline:
-                    raise TimeoutError if self._route.error is None else _policy.again(self._route.error)
+                    error = self._route.error
+                    raise TimeoutError if error is None else _policy.again(error)
                 if pause := self._route.pause(now):
                     time.sleep(pause)
                 elif (connection := self._connect(errand.deadline)) is not None:
