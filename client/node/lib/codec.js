@@ -30,8 +30,12 @@ function unpack(packed) {
   return unpackr.unpack(packed);
 }
 
+/** An escaped backslash, or half a surrogate pair: JSON.stringify escapes no whole ones. */
+const ESCAPES = /\\\\|\\ud[89a-f][0-9a-f]{2}/g;
+
 /**
- * The session as JSON text, which is how it is kept.
+ * The session as JSON text, which is how it is kept. Half an emoji, as cutting a text leaves it, has no UTF-8 and becomes
+ * the replacement character.
  *
  * @param {unknown} session
  * @returns {string}
@@ -52,7 +56,7 @@ function write(session) {
   if (text?.[0] !== '{') {
     throw new InvalidRequest('The session writes itself as something that is no object.', 'bad_data');
   }
-  return text;
+  return text.includes('\\ud') ? text.replace(ESCAPES, (escape) => (escape === '\\\\' ? escape : '\ufffd')) : text;
 }
 
 /**
@@ -73,7 +77,8 @@ function read(format, packed) {
   } catch {
     data = null;
   }
-  if (typeof data !== 'object' || data === null || Array.isArray(data)) {
+  // Neither an array nor one of msgpackr's own types.
+  if (data === null || Object.getPrototypeOf(data) !== Object.prototype) {
     throw new Failed('The session is there, but its data cannot be read; set or destroy it.', 'unreadable_data');
   }
   return /** @type {Data} */ (data);
