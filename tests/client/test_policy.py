@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sessiond_client import AuthError, ConnectFailed, Unavailable
 from sessiond_client import _protocol as protocol
-from sessiond_client._policy import LONGEST_PAUSE, Errand, Route, again, connect_failed, update_pause
+from sessiond_client._policy import LONGEST_PAUSE, PATIENT_PAUSE, Errand, Route, again, connect_failed, update_pause
 from sessiond_client._urls import parse_urls
 
 A, B, C = parse_urls("http://a:1,http://b:1,http://c:1")
@@ -84,17 +84,26 @@ def test_a_refused_token_is_not_waited_for() -> None:
     assert caught.value.status == 401
 
 
+@pytest.mark.parametrize(("began", "last"), [(0.0, PATIENT_PAUSE), (-60.0, LONGEST_PAUSE)])
+@pytest.mark.parametrize("failures", [1, 2, 3, 4, 5, 6, 60])
+def test_pauses_grow(failures: int, began: float, last: float) -> None:
+    """Pauses double up to 0.2 s while callers wait for the next attempt, and in a long outage up to a second."""
+    route = Route([A], patience=2, chance=lambda: 1.0)
+    route.failed(began, DOWN)
+    for _ in range(failures - 1):
+        route.failed(0.0, DOWN)
+
+    assert route._next_attempt == (began if failures == 1 else 0.0) + min(last, 0.05 * 2 ** (failures - 1))
+
+
 @given(st.integers(1, 60), st.floats(0, 1))
-def test_pauses_grow_to_a_second(failures: int, chance: float) -> None:
-    """Attempts are never further apart than a second, and jittered down to nothing."""
+def test_pauses_are_jittered_down_to_nothing(failures: int, chance: float) -> None:
+    """However often it failed, and whatever chance says, the next attempt is due within a second."""
     route = Route([A], patience=2, chance=lambda: chance)
     for _ in range(failures):
         route.failed(0.0, DOWN)
 
     assert route.pause(LONGEST_PAUSE) == 0
-    longest = min(LONGEST_PAUSE, 0.05 * 2 ** (failures - 1))
-    if chance == 1:
-        assert route.pause(longest * 0.99) > 0
 
 
 @given(st.integers(1, 1000), st.floats(0, 1))

@@ -22,7 +22,8 @@ from .errors import ConnectFailed, DeadlineExceeded, SessiondError, Unavailable
 T = TypeVar("T")
 E = TypeVar("E", bound=Unavailable)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+FIRST_PAUSE, PATIENT_PAUSE, LONGEST_PAUSE = 0.05, 0.2, 1.0
+"""Seconds between attempts: they double from the first, up to the second while callers wait for them, then to the last."""
 MAX_REPEATS = 2
 UPDATE_ATTEMPTS = 50
 
@@ -65,9 +66,10 @@ class Route:
         """None of the addresses could be reached."""
         if self.error is None:
             self._outage_began = now
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
         self._failures += 1
         self.error = error
+        longest = PATIENT_PAUSE if self.is_patient(now) else LONGEST_PAUSE
+        pause = min(longest, FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
         self._next_attempt = now + pause * self._chance()  # full jitter: many processes must not come at once
 
     def refuse(self, now: float) -> None:
