@@ -226,18 +226,20 @@ def test_fail_over(clients: Clients, sessiond_server: Server) -> None:
 
 
 def test_daemon_stops(clients: Clients, sessiond_server: Server) -> None:
-    """A daemon that is stopped in an orderly way fails no call that may be repeated where there is another one."""
+    """A daemon that is stopped in an orderly way fails no call where there is another one, not even one that must not
+    be repeated: what it has not answered when it closes, it never began."""
     with Server() as other:
         client = clients([sessiond_server.url, other.url], deadline=10)
+        sid = new_sid()
         for _ in range(3):
-            client.create({})
+            client.set(sid, {})
         stopping = threading.Thread(target=sessiond_server.stop)
         stopping.start()
 
         while stopping.is_alive():
-            client.create({})
+            client.set(sid, {})
 
-        client.create({})
+        client.set(sid, {})
         assert client.stats.connects == 2
 
 

@@ -12,7 +12,19 @@ from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
 from . import _policy, _protocol
-from ._frames import BINARY, CLOSE, PING, PONG, FrameReader, Opening, ProtocolError, close_code, encode, masks
+from ._frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    DaemonStopped,
+    FrameReader,
+    Opening,
+    ProtocolError,
+    closed,
+    encode,
+    masks,
+)
 from ._options import Options
 from ._policy import Errand, Route
 from ._protocol import Answer, Call
@@ -116,7 +128,7 @@ class Link(asyncio.Protocol):
                 elif opcode == PING:
                     self.send(payload, PONG)
                 elif opcode == CLOSE:
-                    self._fail(ConnectionResetError(f"the daemon closed it with code {close_code(payload)}"))
+                    self._fail(closed(payload))
                     self.close()
         except (AuthError, ProtocolError) as error:
             self._fail(error)
@@ -212,6 +224,8 @@ class Channel:
             self._link = None
         again = []
         for waiting in [each for each in self._waiting.values() if each.link is link]:
+            if isinstance(error, DaemonStopped):
+                waiting.was_turned_away()
             if waiting.future.done():
                 del self._waiting[waiting.seq]
             elif waiting.may_go_again():

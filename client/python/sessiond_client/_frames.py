@@ -201,6 +201,17 @@ class FrameReader:
             raise ProtocolError("it began a message inside another")
 
 
+class DaemonStopped(ConnectionResetError):
+    """The daemon said goodbye because it stops (1001): what it has not answered by then, it never began."""
+
+
+def closed(payload: bytes) -> ConnectionResetError:
+    """The error for a connection that the daemon closes with this payload."""
+    code = close_code(payload)
+    kind = DaemonStopped if code == 1001 else ConnectionResetError
+    return kind(f"the daemon closed it with code {code}")
+
+
 def close_code(payload: bytes) -> int:
     """The code in a close frame; 1005 when it has none (RFC 6455 §7.1.5)."""
     return _LENGTH_16.unpack_from(payload)[0] if payload else 1005

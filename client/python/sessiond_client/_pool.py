@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from ._frames import BINARY, CLOSE, PING, PONG, FrameReader, Opening, close_code, encode, masks
+from ._frames import BINARY, CLOSE, PING, PONG, FrameReader, Opening, closed, encode, masks
 from ._options import Options
 from ._policy import Errand
 from ._protocol import Answer, is_stopping, join_calls, pack_call, tells_stopping, unpack_answers
@@ -104,7 +104,7 @@ class Connection:
             elif opcode == CLOSE:
                 self.retired = True
                 if self._answer is None:
-                    raise ConnectionResetError(f"the daemon closed it with code {close_code(payload)}")
+                    raise closed(payload)
 
 
 class Pool:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from . import _policy, _protocol
-from ._frames import ProtocolError
+from ._frames import DaemonStopped, ProtocolError
 from ._options import Options
 from ._policy import Errand, Route
 from ._pool import Connection, Pool
@@ -259,6 +259,8 @@ class Client:
                     raise errand.late(deadline) from None
                 if not isinstance(error, OSError | ProtocolError):
                     raise
+                if isinstance(error, DaemonStopped):
+                    errand.was_turned_away()
                 if not errand.may_go_again():
                     raise errand.lost(_policy.reason_of(error)) from error
                 self.stats.repeats += 1
