@@ -30,11 +30,17 @@ class Rig {
     await this.#startApps(cleanup);
   }
 
-  /** Ends the server by `stop` or `kill`, and starts it again; returns when requests are served. */
+  /** Ends the server by `stop` or `kill`, and starts it again. */
   async interruptServer(how) {
     await this.server[how]();
-    await this.server.start();
-    await until(async () => (await new Browser(this).attempt('/login/nobody')).status === 200, this.apps[0].program);
+    await this.reviveServer();
+  }
+
+  /** Starts the server that was ended, where there is one; returns when requests are served again. */
+  async reviveServer() {
+    await this.server.start?.();
+    const isServed = async () => (await new Browser(this).attempt('/login/nobody')).status === 200;
+    await until(isServed, this.apps[0].program);
   }
 
   async close() {

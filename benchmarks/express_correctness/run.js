@@ -37,28 +37,30 @@ async function main() {
   for (const name of names) {
     columns.push(await column(name, path.join(folder, name)));
   }
-  const report = { versions: versions(), columns };
+  const titles = Object.fromEntries(SCENARIOS.map(({ id, title }) => [id, title]));
+  const report = { versions: versions(), titles, columns };
   console.log(options.json ? JSON.stringify(report, null, 2) : table(report, options.markdown));
-  process.exit(columns.some(({ cells }) => cells.some((cell) => cell.failed)) ? 1 : 0);
+  process.exit(columns.some(({ cells }) => Object.values(cells).some((cell) => cell.failed)) ? 1 : 0);
 }
 
-/** Everything measured over one store: `cells` in the order of the scenarios, each with its value and its words. */
+/** Everything measured over one store: `cells` by the scenario's id, each with its value and its words. */
 async function column(name, folder) {
   const { title, packages } = STORES[name];
   const { needs, open, version } = SERVERS[name];
   const missing = needs.filter((program) => !which(program));
   if (missing.length > 0) {
     refuseIfRequired(missing);
-    return { name, title, about: [], cells: SCENARIOS.map(() => ({ value: null, text: 'not installed' })) };
+    const absent = { value: null, text: 'not installed' };
+    return { name, title, about: [], cells: Object.fromEntries(SCENARIOS.map(({ id }) => [id, absent])) };
   }
   process.stderr.write(`${title} …\n`); // it takes a while, and the table comes at the end
   mkdirSync(folder);
   const rig = new Rig(name, await open(folder), folder);
-  const cells = [];
+  const cells = {};
   try {
     await rig.start();
     for (const scenario of SCENARIOS) {
-      cells.push(await cell(scenario, rig));
+      cells[scenario.id] = await cell(scenario, rig);
     }
   } finally {
     await rig.close();
@@ -97,11 +99,11 @@ function versions() {
   return [`Node ${process.versions.node}`, packageVersion('express'), packageVersion('express-session')];
 }
 
-function table({ versions, columns }, asMarkdown) {
+function table({ versions, titles, columns }, asMarkdown) {
   const rows = [
     ['', ...columns.map(({ title }) => title)],
     ['versions', ...columns.map(({ about }) => about.join(', '))],
-    ...SCENARIOS.map(({ title }, number) => [title, ...columns.map(({ cells }) => cells[number].text)]),
+    ...Object.entries(titles).map(([id, title]) => [title, ...columns.map(({ cells }) => cells[id].text)]),
   ];
   if (asMarkdown) {
     const lines = rows.map((row) => `| ${row.join(' | ')} |`);

@@ -1,8 +1,8 @@
 'use strict';
 
 /*
- * What is measured. Each scenario is a title, `measure`, which answers with plain values, and `show`, which puts them
- * into the few words of a cell. `null` means that there was nothing to measure.
+ * What is measured. Each scenario has an id for programs and a title for people, `measure`, which answers with plain
+ * values, and `show`, which puts them into the few words of a cell. `null` means that there was nothing to measure.
  */
 
 const { readdirSync, readFileSync } = require('node:fs');
@@ -37,10 +37,10 @@ async function survivors(rig, blow) {
   return users.filter((user, number) => user === `user${number}`).length;
 }
 
-/** How many keys there are after as many requests at once set one each, and each takes 20 ms for its own work. */
+/** How many keys there are after as many requests at once set one each. */
 async function keysSet(rig, processes) {
   const [browser] = await crowd(rig, 1);
-  await Promise.all(numbers(MANY).map((n) => browser.visit(`/set/key${n}?work=20`, n % processes)));
+  await Promise.all(numbers(MANY).map((n) => browser.visit(`/set/key${n}`, n % processes)));
   return (await browser.visit('/keys')).length;
 }
 
@@ -61,21 +61,25 @@ const showBack = ({ back, status }) =>
 
 const SCENARIOS = [
   {
+    id: 'restart',
     title: `${MANY} sessions, the web processes restarted: still there`,
     measure: (rig) => survivors(rig, () => rig.restartApps('SIGTERM')),
     show: ofMany,
   },
   {
+    id: 'stop',
     title: `${MANY} sessions, the store's server stopped and started: still there`,
     measure: (rig) => (rig.server.start ? survivors(rig, () => rig.interruptServer('stop')) : null),
     show: ofMany,
   },
   {
+    id: 'kill',
     title: `${MANY} sessions, the store's server ended with kill -9 (the web processes, where there is none): still there`,
     measure: (rig) => survivors(rig, () => (rig.server.start ? rig.interruptServer('kill') : rig.restartApps('SIGKILL'))),
     show: ofMany,
   },
   {
+    id: 'processes',
     title: `\`Views: n\` after 20 visits to ${PROCESSES} processes in turn`,
     async measure(rig) {
       const browser = new Browser(rig);
@@ -88,16 +92,30 @@ const SCENARIOS = [
     show: String,
   },
   {
+    id: 'keys',
     title: `${MANY} requests at once, each sets a key of its own, one process: keys afterwards`,
     measure: (rig) => keysSet(rig, 1),
     show: ofMany,
   },
   {
+    id: 'keys-processes',
     title: `the same over ${PROCESSES} processes`,
     measure: (rig) => keysSet(rig, PROCESSES),
     show: ofMany,
   },
   {
+    id: 'same-key',
+    title: `\`Views: n\` after ${MANY} visits at once: all change the same key`,
+    async measure(rig) {
+      const browser = new Browser(rig);
+      await browser.visit('/');
+      await Promise.all(numbers(MANY - 1).map(() => browser.visit('/')));
+      return (await browser.visit('/')) - 1;
+    },
+    show: ofMany,
+  },
+  {
+    id: 'keys-beside-reads',
     title: `${MANY} times a request that sets a key beside one that only reads: keys afterwards`,
     async measure(rig) {
       const [browser] = await crowd(rig, 1);
@@ -109,16 +127,19 @@ const SCENARIOS = [
     show: ofMany,
   },
   {
+    id: 'late-save',
     title: 'a slow request saves after the logout: the session',
     measure: (rig) => afterLogout(rig, '/set/late'),
     show: showBack,
   },
   {
+    id: 'late-touch',
     title: 'a slow request that only reads ends after the logout (a touch): the session',
     measure: (rig) => afterLogout(rig, '/whoami'),
     show: showBack,
   },
   {
+    id: 'max-age',
     title: `\`maxAge: ${MAX_AGE}\`: the session lives for`,
     async measure(rig) {
       // Begun in every tenth of a second, since some stores count in whole ones.
@@ -135,6 +156,7 @@ const SCENARIOS = [
     show: ({ shortest, longest }) => `${shortest} to ${longest} ms`,
   },
   {
+    id: 'cookie-expires',
     title: '`cookie.expires` in the store after a request that only reads',
     async measure(rig) {
       const browser = new Browser(rig);
@@ -147,6 +169,7 @@ const SCENARIOS = [
     show: (renewed) => (renewed ? 'the new instant' : 'the old instant'),
   },
   {
+    id: 'gone',
     title: 'a request with the cookie of a session that is gone takes (median of 5)',
     async measure(rig) {
       const [browser] = await crowd(rig, 1);
@@ -160,6 +183,7 @@ const SCENARIOS = [
     show: ms,
   },
   {
+    id: 'list',
     title: "one user's 3 sessions among 1,000 others: found, in (median of 5)",
     async measure(rig) {
       await crowd(rig, 1000);
@@ -173,6 +197,7 @@ const SCENARIOS = [
     show: (value) => `${value.found}, in ${ms(value.ms)}`,
   },
   {
+    id: 'ids-on-disk',
     title: "living session ids in the store's files, out of 10 (the server stopped)",
     async measure(rig) {
       if (!rig.server.folder) return null;
@@ -184,33 +209,37 @@ const SCENARIOS = [
       const found = sids.filter(
         (sid) => files.some((entry) => entry.name.includes(sid)) || contents.some((content) => content.includes(sid)),
       );
-      await rig.server.start?.();
+      await rig.reviveServer();
       return found.length;
     },
     show: (found) => `${found} of 10`,
   },
   {
+    id: 'away',
     title: 'a request while the server is away is answered',
     async measure(rig) {
       if (!rig.server.start) return null;
       const [browser] = await crowd(rig, 1);
       await rig.server.kill();
       const answer = await browser.attempt('/whoami');
-      await rig.server.start();
+      await rig.reviveServer();
       return answer;
     },
     show: (answer) => (typeof answer.status === 'number' ? `${answer.status}, in ${ms(answer.ms)}` : 'not within 5 s'),
   },
   {
+    id: 'outage',
     title: `web processes, of ${PROCESSES}, that live 3 s after the server went away (cleanups, where the store has them, every second)`,
     async measure(rig) {
       if (!rig.server.start) return null;
       await rig.restartApps('SIGTERM', 1);
       await rig.server.kill();
       await sleep(3000);
-      return rig.apps.filter(({ program }) => program.isAlive).length;
+      const ended = rig.apps.filter(({ program }) => !program.isAlive);
+      return { alive: PROCESSES - ended.length, exitCodes: ended.map(({ program }) => program.child.exitCode) };
     },
-    show: (alive) => `${alive} of ${PROCESSES}`,
+    show: ({ alive, exitCodes }) =>
+      `${alive} of ${PROCESSES}` + (alive === PROCESSES ? '' : `, exit code ${[...new Set(exitCodes)].join(', ')}`),
   },
 ];
 
