@@ -19,6 +19,27 @@ async function serve(app) {
   };
 }
 
+/**
+ * A POST route that waits, between loading the session and going on, until it is let go: `reach(count)` resolves when so
+ * many requests wait there, `open()` lets them and all others go on.
+ */
+function gate(app, path, then) {
+  const gate = { waiting: 0 };
+  const open = new Promise((resolve) => (gate.open = resolve));
+  app.post(path, async (req, res, next) => {
+    gate.waiting += 1;
+    gate.reached?.();
+    await open;
+    return then(req, res, next);
+  });
+  gate.reach = (count) =>
+    new Promise((resolve) => {
+      gate.reached = () => gate.waiting >= count && resolve();
+      gate.reached();
+    });
+  return gate;
+}
+
 class Browser {
   cookies = new Map();
   #url;
@@ -60,4 +81,4 @@ class Browser {
   }
 }
 
-module.exports = { Browser, serve };
+module.exports = { Browser, gate, serve };
