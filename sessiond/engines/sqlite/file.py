@@ -111,6 +111,7 @@ class SessionFile:
         path = path.absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()  # tells what SQLite does not: that it is a folder, or belongs to somebody else
             lock = _take_lock(path)
         except OSError as e:
             raise StartError(
@@ -267,6 +268,8 @@ class SessionFile:
         return (*columns, self._vault.seal(codec.pack(columns), record))
 
     def _open(self, row: Any) -> Record | None:
+        if type(row[-1]) is not bytes:
+            raise Damaged("a stored row holds no sealed record")
         return self._vault.open(codec.pack(tuple(row[:-1])), row[-1])
 
 
