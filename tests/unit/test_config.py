@@ -1,0 +1,298 @@
+"""Where settings come from, what they may be, and the sentence that says what would be right."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessiond.config import SETTINGS, Listen, Settings, duration, hosts, read_settings, size
+from sessiond.errors import SettingError
+
+DAY = 24 * 3600 * 1000
+
+
+def settings(**flags: Any) -> Settings:
+    return read_settings(flags, {}, None)
+
+
+def mistake(flags: dict[str, Any], environment: dict[str, str] | None = None, file: Path | None = None) -> str:
+    """The sentence about settings that cannot be used."""
+    with pytest.raises(SettingError) as error:
+        read_settings(flags, environment or {}, file)
+    return str(error.value)
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    """Without any source: loopback, one file, full durability, two weeks to live."""
+    assert settings() == Settings(
+        listen=("127.0.0.1:7377",),
+        data="data/sessions.db",
+        durability="full",
+        cache=256 * 1024**2,
+        allow_anonymous=False,
+        allowed_hosts=(),
+        ttl=14 * DAY,
+        max_ttl=400 * DAY,
+        lifetime=None,
+        max_data=64 * 1024,
+        sweep_interval=10_000,
+        drain=10_000,
+        adjustable_clock=False,
+    )
+
+
+def test_a_flag_goes_before_the_environment_before_the_file(tmp_path: Path) -> None:
+    """Each source is asked in turn, for each setting by itself."""
+    file = tmp_path / "sessiond.toml"
+    file.write_text('ttl = "1h"\ndrain = 1\nmax_ttl = "3d"\n')
+
+    found = read_settings({"ttl": "3h"}, {"SESSIOND_TTL": "2h", "SESSIOND_DRAIN": "2"}, file)
+
+    assert (found.ttl, found.drain, found.max_ttl) == (3 * 3_600_000, 2000, 3 * DAY)
+    assert found.sweep_interval == 10_000
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    """SESSIOND_CONFIG names the file; a --config goes before it."""
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text("drain = 1")
+    other.write_text("drain = 2")
+    environment = {"SESSIOND_CONFIG": str(one)}
+
+    assert read_settings({}, environment, None).drain == 1000
+    assert read_settings({}, environment, other).drain == 2000
+
+
+def test_the_file_holds_its_own_types(tmp_path: Path) -> None:
+    """Numbers, booleans and arrays of TOML are taken as what they are."""
+    file = tmp_path / "s.toml"
+    file.write_text(
+        'listen = ["127.0.0.1:1", "[::1]:2"]\nttl = 90\ndrain = 0.5\nallow_anonymous = true\nmax_data = 1000\n'
+        'allowed_hosts = ["a.example", "b.example"]\nlifetime = "off"\n'
+    )
+
+    found = read_settings({}, {}, file)
+
+    assert found.listen == ("127.0.0.1:1", "[::1]:2")
+    assert (found.ttl, found.drain, found.allow_anonymous, found.max_data) == (90_000, 500, True, 1000)
+    assert (found.allowed_hosts, found.lifetime) == (("a.example", "b.example"), None)
+
+
+@pytest.mark.parametrize(
+    ("value", "ms"),
+    [
+        (90, 90_000),
+        ("90", 90_000),
+        ("0.5", 500),
+        (0.005, 5),
+        ("1.005", 1005),  # 1004.9999999999999 in binary
+        ("500ms", 500),
+        ("30m", 1_800_000),
+        ("1.5h", 5_400_000),
+        ("14d", 14 * DAY),
+        (" 14 D ", 14 * DAY),
+        ("100000d", 100_000 * DAY),
+    ],
+)
+def test_a_duration_is_seconds_or_has_a_unit(value: object, ms: int) -> None:
+    """Read exactly, to the ms."""
+    assert duration(value) == ms
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, "", "0", "0.0005", "1w", "1h30m", "off", "1e3", "nan", "inf", True, None, [1], "100001d", "٣", "1,5"],
+)
+def test_what_is_no_duration_is_refused(value: object) -> None:
+    """Nothing is guessed, and 0 is no duration."""
+    with pytest.raises(ValueError, match="a duration is seconds"):
+        duration(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (65536, 65536),
+        ("64KiB", 65536),
+        ("64 kib", 65536),
+        ("1GB", 10**9),
+        ("1GiB", 2**30),
+        ("10b", 10),
+        ("2MB", 2_000_000),
+    ],
+)
+def test_a_size_is_bytes_or_has_a_unit(value: object, expected: int) -> None:
+    """Units of 1024 have an i."""
+    assert size(value) == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, "", "64K", "1.5MiB", "64KiBb", "1TiB", True, None, "1 2"])
+def test_what_is_no_size_is_refused(value: object) -> None:
+    """Nor is a size guessed."""
+    with pytest.raises(ValueError, match="a size is bytes"):
+        size(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:7377", Listen(host="127.0.0.1", port=7377)),
+        ("localhost:0", Listen(host="localhost", port=0)),
+        ("[::1]:7377", Listen(host="::1", port=7377)),
+        ("unix:/run/s.sock", Listen(path="/run/s.sock")),
+        ("unix:///run/s.sock", Listen(path="/run/s.sock")),
+        ("unix:s.sock", Listen(path="s.sock")),
+    ],
+)
+def test_an_address_is_host_and_port_or_a_path(text: str, expected: Listen) -> None:
+    """TCP by host and port, IPv6 in brackets, or the path of a unix socket."""
+    assert Listen.read(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("foo", "an address is HOST:PORT"),
+        ("7377", "an address is HOST:PORT"),
+        (":7377", "an address is HOST:PORT"),
+        ("127.0.0.1:", "an address is HOST:PORT"),
+        ("127.0.0.1:http", "an address is HOST:PORT"),
+        ("127.0.0.1:65536", "an address is HOST:PORT"),
+        ("127.0.0.1:-1", "an address is HOST:PORT"),
+        ("::1:7377", "an IPv6 address stands in brackets: [::1]:7377"),
+        ("[::1:7377", "an IPv6 address stands in brackets: [::1]:7377"),
+        ("unix:", "unix:PATH needs a path"),
+    ],
+)
+def test_a_wrong_address_is_named(address: str, reason: str) -> None:
+    """The sentence holds the flag, what was given, and what would be right."""
+    assert mistake({"listen": (address,)}).startswith(f"--listen cannot be '{address}': {reason}")
+
+
+def test_addresses_are_separated_by_commas_everywhere() -> None:
+    """A repeated flag, commas in it, and the environment all give several addresses."""
+    several = ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+
+    assert settings(listen=("127.0.0.1:1", "127.0.0.1:2,127.0.0.1:3")).listen == several
+    assert read_settings({}, {"SESSIOND_LISTEN": "127.0.0.1:1, 127.0.0.1:2,127.0.0.1:3"}, None).listen == several
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("listen", "", "give at least one address"),
+        ("data", " ", "it is the path of an SQLite file, or memory:"),
+        ("data", "a\0b", "it is the path of an SQLite file, or memory:"),
+        ("durability", "some", "it is full or relaxed"),
+        ("cache", "much", "a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB"),
+        ("allow_anonymous", "maybe", "it is true or false"),
+        ("ttl", "0", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("max_ttl", "ever", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("lifetime", "none", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("max_data", "-1", "a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB"),
+        ("sweep_interval", "0s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("drain", "-1s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("adjustable_clock", "2", "it is true or false"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_source(tmp_path: Path, name: str, value: str, reason: str) -> None:
+    """Each source has its own name for a setting, and that is the one in the sentence."""
+    file = tmp_path / "s.toml"
+    file.write_text(f"{name} = {value!r}\n".replace("'", '"').replace("\\x00", "\\u0000"))
+    variable, flag = f"SESSIOND_{name.upper()}", "--" + name.replace("_", "-")
+
+    assert mistake({name: value}) == f"{flag} cannot be {value!r}: {reason}."
+    assert mistake({}, {variable: value}) == f"{variable} cannot be {value!r}: {reason}."
+    assert mistake({}, {}, file) == f"{name} in {file} cannot be {value!r}: {reason}."
+
+
+def test_every_setting_has_a_wrong_value_above() -> None:
+    """allowed_hosts alone can be any words."""
+    tested = test_a_wrong_value_is_told_with_its_source.pytestmark[0].args[1]  # type: ignore[attr-defined]
+
+    assert {row[0] for row in tested} == SETTINGS.keys() - {"allowed_hosts"}
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("ON", True), ("no", False), ("", False)])
+def test_a_boolean_has_many_spellings(text: str, value: bool) -> None:
+    """As environments write them; a variable that is set and empty is false."""
+    assert read_settings({}, {"SESSIOND_ADJUSTABLE_CLOCK": text}, None).adjustable_clock is value
+
+
+def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    """A mistyped name must not pass unseen, wherever it stands; names of clients and tests may stand there too."""
+    file = tmp_path / "s.toml"
+    file.write_text("tll = 3")
+
+    assert mistake({}, {"SESSIOND_TLL": "3"}) == "there is no setting SESSIOND_TLL; docs/settings.md lists them."
+    assert mistake({}, {}, file) == f"{file} sets tll, which is no setting; docs/settings.md lists them."
+    read_settings({}, {"SESSIOND_URL": "http://127.0.0.1:7377", "SESSIOND_TEST_REQUIRE": "all", "OTHER": "x"}, None)
+
+
+def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """One that is not there, is a folder, is no TOML, or is no text."""
+    wrong, binary = tmp_path / "wrong.toml", tmp_path / "binary.toml"
+    wrong.write_text("ttl: 3")
+    binary.write_bytes(b"\xff\xfe")
+
+    assert mistake({}, {}, tmp_path / "no") == (
+        f"the settings file {tmp_path / 'no'} cannot be read: No such file or directory."
+    )
+    assert "cannot be read: Is a directory." in mistake({}, {}, tmp_path)
+    assert f"the settings file {wrong} is not TOML: " in mistake({}, {}, wrong)
+    assert f"the settings file {binary} is not TOML: " in mistake({}, {}, binary)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:0", "127.9.9.9:0", "localhost:0", "LOCALHOST:0", "[::1]:0", "unix:/tmp/s.sock"]
+)
+def test_what_only_this_machine_reaches_needs_no_leave(address: str) -> None:
+    """Loopback and unix sockets."""
+    assert settings(listen=(address,)).listen == (address,)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7377", "[::]:7377", "192.0.2.7:7377", "sessions.example:7377"])
+def test_what_others_reach_has_to_be_said(address: str) -> None:
+    """Without --allow-anonymous the daemon listens on loopback only, and the sentence tells both ways out."""
+    assert mistake({"listen": ("127.0.0.1:0", address)}) == (
+        f"listen is {address}, where other machines can reach it, and nobody is asked who they are. "
+        "Listen on 127.0.0.1, or, if the network itself is trusted, add --allow-anonymous."
+    )
+    assert settings(listen=(address,), allow_anonymous=True).listen == (address,)
+
+
+def test_the_clock_of_a_daemon_that_others_reach_cannot_be_moved() -> None:
+    """adjustable_clock is for tests on this machine."""
+    flags = {"listen": ("0.0.0.0:0",), "allow_anonymous": True, "adjustable_clock": True}
+
+    assert mistake(flags) == "adjustable_clock is for tests on this machine: listen on 127.0.0.1 with it."
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    """A ttl over max_ttl, and data that no message of the stream can hold."""
+    assert mistake({"ttl": "2d", "max_ttl": "1d"}) == "ttl is longer than max_ttl: lower the one or raise the other."
+    assert mistake({"max_data": "16MiB"}) == (
+        "max_data is over 15MiB, and one message of the stream holds 16MiB: lower it."
+    )
+    assert settings(max_data="15MiB").max_data == 15 * 1024**2
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, {"localhost", "127.0.0.1", "[::1]"}),
+        ({"listen": "[::1]:0"}, {"localhost", "127.0.0.1", "[::1]"}),
+        ({"listen": "127.0.0.5:0"}, {"localhost", "127.0.0.1", "[::1]", "127.0.0.5"}),
+        ({"listen": "unix:/tmp/s"}, {"localhost", "127.0.0.1", "[::1]"}),
+        ({"allowed_hosts": "sessiond"}, {"localhost", "127.0.0.1", "[::1]", "sessiond"}),
+        ({"allowed_hosts": "*"}, None),
+        ({"listen": "0.0.0.0:0", "allow_anonymous": True}, None),
+        (
+            {"listen": "0.0.0.0:0", "allow_anonymous": True, "allowed_hosts": "a"},
+            {"localhost", "127.0.0.1", "[::1]", "0.0.0.0", "a"},
+        ),
+    ],
+)
+def test_a_local_daemon_answers_for_local_names(flags: dict[str, Any], expected: set[str] | None) -> None:
+    """What Host may name: this machine's names, unless others can reach the daemon or the setting says more."""
+    assert hosts(settings(**flags)) == expected
