@@ -20,10 +20,14 @@ class BareStore extends EventEmitter {
 /** @returns {any} a class with what express-session wants of every store */
 function findBase() {
   // When this package is linked into an app, the app's own modules are out of its sight, but not out of the program's.
-  const places = [__filename, process.argv[1], path.join(process.cwd(), 'app.js')];
-  for (const place of places.filter(Boolean)) {
+  const places = [process.argv[1], path.join(process.cwd(), 'app.js')].filter(Boolean);
+  const ways = [
+    () => require('express-session'), // as bundlers understand it
+    ...places.map((place) => () => createRequire(path.resolve(place))('express-session')),
+  ];
+  for (const way of ways) {
     try {
-      return createRequire(path.resolve(place))('express-session').Store;
+      return way().Store;
     } catch (error) {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'MODULE_NOT_FOUND') {
         throw error;

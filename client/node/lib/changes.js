@@ -65,7 +65,8 @@ function parts(cookie) {
   if (typeof cookie !== 'object' || cookie === null) {
     return { age: 0, rest: cookie };
   }
-  const { expires, originalMaxAge, ...rest } = cookie;
+  // originalExpires is @fastify/session's: the instant that the cookie had before this request.
+  const { expires, originalMaxAge, originalExpires, ...rest } = cookie;
   const hasAge = typeof originalMaxAge === 'number';
   return { age: hasAge ? originalMaxAge : 0, rest: [Boolean(expires), hasAge, rest] };
 }

@@ -9,7 +9,7 @@
  */
 
 const { AuthError, ConnectFailed, InvalidRequest, SessiondError } = require('./errors');
-const { Link } = require('./link');
+const { DaemonStopped, Link } = require('./link');
 const { Errand, LONGEST_PAUSE, Route, connectFailed, reasonOf } = require('./policy');
 const { isPush, isStopping, joinCalls, packCall, tellsStopping, unpackAnswers } = require('./protocol');
 
@@ -199,6 +199,9 @@ class Connection {
         this.#answered(waiting, answer, link);
       }
     }
+    if (link !== this.#link) {
+      this.#leave(link);
+    }
   }
 
   /**
@@ -229,7 +232,11 @@ class Connection {
     if (this.#link === link) {
       this.#link = null;
     }
-    const stranded = [...this.#waiting.values()].filter((waiting) => waiting.link === link);
+    const stranded = this.#under(link);
+    if (error instanceof DaemonStopped) {
+      this.#route.avoid(link.address);
+      stranded.forEach((waiting) => waiting.wasTurnedAway());
+    }
     for (const waiting of stranded.filter((each) => !each.mayGoAgain())) {
       this.#settle(waiting, () => {
         throw waiting.lost(reasonOf(error));
@@ -245,6 +252,18 @@ class Connection {
       this.#route.avoid(link.address);
       this.#requeue([]);
     }
+  }
+
+  /** @param {Link} link one that has retired: says goodbye once all is answered that was under way on it */
+  #leave(link) {
+    if (this.#under(link).length === 0) {
+      link.close();
+    }
+  }
+
+  /** @param {Link} link */
+  #under(link) {
+    return [...this.#waiting.values()].filter((waiting) => waiting.link === link);
   }
 
   /**

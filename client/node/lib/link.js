@@ -16,6 +16,11 @@ const { AuthError } = require('./errors');
 
 const SUBPROTOCOL = 'sessiond.1';
 const MAX_MESSAGE = 16 * 1024 * 1024;
+const GOING_AWAY = 1001;
+const NO_GOODBYE = 1006;
+
+/** The daemon said goodbye because it stops: what it has not answered by then, it never began. */
+class DaemonStopped extends Error {}
 
 class Link {
   /**
@@ -86,7 +91,7 @@ class Link {
       });
       webSocket.on('close', (code) => {
         clearTimeout(timer);
-        const error = this.#error ?? new Error(code === 1006 ? 'it hung up' : `it closed with code ${code}`);
+        const error = this.#error ?? farewell(code);
         const wasOpen = this.isOpen;
         this.isOpen = false;
         reject(error);
@@ -157,6 +162,14 @@ class Link {
   }
 }
 
+/** @param {number} code */
+function farewell(code) {
+  if (code === GOING_AWAY) {
+    return new DaemonStopped('the daemon stopped');
+  }
+  return new Error(code === NO_GOODBYE ? 'it hung up' : `it closed with code ${code}`);
+}
+
 /** @param {number} status */
 function refusal(status) {
   return status === 401 || status === 403
@@ -167,4 +180,4 @@ function refusal(status) {
 /** What cannot be sent is told by the event `close`. */
 function ignore() {}
 
-module.exports = { Link };
+module.exports = { DaemonStopped, Link };

@@ -16,8 +16,11 @@ const { AuthError, ConnectFailed, DeadlineExceeded, Unavailable } = require('./e
 /** @typedef {import('./urls').Address} Address */
 /** @typedef {ConnectFailed | AuthError} Outage why no connection could be had */
 
+/* ms between attempts: they double from the first, up to the second while callers wait for them, then to the last. */
 const FIRST_PAUSE = 50;
+const PATIENT_PAUSE = 200;
 const LONGEST_PAUSE = 1000;
+
 const MAX_REPEATS = 2;
 
 /** The addresses, which of them comes first, and the outage there may be. */
@@ -79,9 +82,10 @@ class Route {
     if (this.error === null) {
       this.#outageBegan = now;
     }
-    const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(this.#failures, 10));
-    this.#failures += 1;
     this.error = error;
+    const longest = this.#isPatient(now) ? PATIENT_PAUSE : LONGEST_PAUSE;
+    const pause = Math.min(longest, FIRST_PAUSE * 2 ** Math.min(this.#failures, 10));
+    this.#failures += 1;
     this.#nextAttempt = now + pause * this.#chance(); // full jitter: many processes must not come at once
   }
 
@@ -251,4 +255,4 @@ function again(error) {
   return /** @type {E} */ (fresh);
 }
 
-module.exports = { Errand, FIRST_PAUSE, LONGEST_PAUSE, Route, connectFailed, reasonOf };
+module.exports = { Errand, FIRST_PAUSE, LONGEST_PAUSE, PATIENT_PAUSE, Route, connectFailed, reasonOf };

@@ -55,6 +55,7 @@ test('a cookie that got or lost its end, or another maxAge or attribute, is one'
   const cookie = { originalMaxAge: 60_000, expires: '2030-01-01T00:00:00.000Z', path: '/' };
 
   assert.ok(isSameCookie(cookie, { ...cookie, originalMaxAge: 59_999 }));
+  assert.ok(isSameCookie(cookie, { ...cookie, originalExpires: '2029-01-01T00:00:00.000Z' }));
   assert.ok(isSameCookie(undefined, undefined));
   for (const other of [
     { ...cookie, originalMaxAge: 120_000 },

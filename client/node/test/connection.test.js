@@ -184,8 +184,8 @@ describe('with a daemon', { skip: cannotRun() }, () => {
   test('disconnect and connect are told when asked for, and nobody has to call for it', async (t) => {
     const own = await Daemon.start();
     t.after(() => own.remove());
-    const store = open({ url: own.url, deadline: 200, disconnectEvents: true });
-    const quiet = open({ url: own.url, deadline: 200 });
+    const store = open({ url: own.url, deadline: 1000, disconnectEvents: true });
+    const quiet = open({ url: own.url, deadline: 1000 });
     quiet.on('disconnect', () => assert.fail('nobody asked for it'));
     await Promise.all([store.length(), quiet.length()]);
     const told = once(store, 'disconnect');
@@ -302,6 +302,35 @@ describe('without a daemon', () => {
     const store = open({ url: peer.url, deadline: PATIENT });
 
     assert.equal(await ask(store, 'get', 'a'), null);
+  });
+
+  test('a call that a stopping daemon has not begun goes to another one, also one that is never repeated', async () => {
+    const stopping = pack([[1, 'failed', 'stopping', 'The daemon is stopping.']]);
+    for (const stop of [(socket) => socket.close(1001), (socket) => socket.send(stopping)]) {
+      const first = await using(welcoming((socket) => socket.on('message', () => stop(socket))));
+      const second = await using(welcoming((socket) => socket.on('message', () => socket.send(pack([[1, 'ok', 3]])))));
+
+      assert.equal(await open({ url: [first.url, second.url], deadline: PATIENT }).destroyAll({ user: 'ada' }), 3);
+      const alone = open({ url: first.url, deadline: PATIENT });
+      await assert.rejects(ask(alone, 'destroyAll', { user: 'ada' }), (error) => error instanceof Unavailable && !error.outcomeUnknown);
+    }
+  });
+
+  test('a connection whose daemon is about to stop is left when all is answered', async () => {
+    let left;
+    const peer = await using(
+      welcoming((socket) => {
+        left = once(socket, 'close');
+        socket.on('message', () => {
+          socket.send(pack([[0, 'stopping']]));
+          socket.send(pack([[1, 'missing']]));
+        });
+      }),
+    );
+    const store = open({ url: peer.url, deadline: PATIENT });
+
+    assert.equal(await ask(store, 'get', 'a'), null);
+    assert.equal((await left)[0], 1000);
   });
 
   test('the token travels in the Authorization header of the handshake', async () => {

@@ -3,6 +3,7 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { after, afterEach, before, describe, test } = require('node:test');
+const { sign } = require('cookie-signature');
 const express = require('express');
 const session = require('express-session');
 const { SessiondStore } = require('..');
@@ -343,6 +344,21 @@ describe('express-session', { skip: cannotRun() }, () => {
 
     const { id, save, b } = await store.get(sid);
     assert.deepEqual([id, save, b], ['kept', 'kept', '2']);
+  });
+
+  test('a session that was made elsewhere is opened when it has a cookie, and is express-session\'s error when not', async () => {
+    const { browser } = await start(keys);
+    const visit = async (data) => {
+      const headers = { 'content-type': 'application/json' };
+      const created = await fetch(`${daemon.url}/v1/sessions`, { method: 'POST', headers, body: JSON.stringify(data) });
+      const { sid } = await created.json();
+      browser.cookies.set('connect.sid', encodeURIComponent(`s:${sign(sid, 'keyboard cat')}`));
+      return browser.get('/see');
+    };
+    const cookie = { originalMaxAge: null, expires: null, httpOnly: true, path: '/' };
+
+    assert.equal((await visit({ user: 'ada', cookie })).text, '{"user":"ada"}');
+    assert.deepEqual([(await visit({ user: 'ada' })).status, (await visit({ user: 'ada' })).text], [500, 'TypeError']);
   });
 
   test('load gives a session to programs without a request', async () => {

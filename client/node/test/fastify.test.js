@@ -83,6 +83,7 @@ describe('@fastify/session', { skip: cannotRun() }, () => {
       await browser.post('/set?m=2');
 
       assert.deepEqual(await see(browser), { n: '1', m: '2' });
+      assert.equal((await store.list())[0].version, 2); // a request that changes nothing writes nothing
       await daemon.advance(HOUR);
       assert.deepEqual(await see(browser), {});
     });

@@ -3,7 +3,7 @@
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
 const { AuthError, ConnectFailed } = require('../lib/errors');
-const { Errand, FIRST_PAUSE, LONGEST_PAUSE, Route, connectFailed, reasonOf } = require('../lib/policy');
+const { Errand, FIRST_PAUSE, LONGEST_PAUSE, PATIENT_PAUSE, Route, connectFailed, reasonOf } = require('../lib/policy');
 const protocol = require('../lib/protocol');
 
 const [A, B] = ['a', 'b'].map((name) => ({ url: `http://${name}:1`, stream: '' }));
@@ -59,22 +59,34 @@ test('one caller makes the attempt that is due; others do not all try too', () =
   assert.throws(() => two.pause(PATIENCE + 2), ConnectFailed);
 });
 
-test('the pause between attempts grows to a bound, and is jittered', () => {
-  const pauses = Array.from({ length: 8 }, (_, failures) => {
-    const two = route(1);
-    for (let at = 0; at <= failures; at += 1) {
-      two.failed(0, away());
+test('the pause between attempts grows: to a short one while callers wait, to a long one after that', () => {
+  const pauseAfter = (failures, now) => {
+    const two = route();
+    two.failed(0, away());
+    for (let more = 1; more < failures; more += 1) {
+      two.failed(now, away());
     }
-    let now = 0;
-    while (two.pause(now) !== 0) {
-      now += 1;
+    let wait = 0;
+    for (;;) {
+      try {
+        if (two.pause(now + wait) === 0) {
+          return wait;
+        }
+      } catch {
+        // Nobody waits any more; the attempt comes all the same.
+      }
+      wait += 1;
     }
-    return now;
-  });
+  };
 
-  assert.deepEqual(pauses, [50, 100, 200, 400, 800, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]);
+  assert.deepEqual([1, 2, 3, 4, 9].map((failures) => pauseAfter(failures, 0)), [50, 100, PATIENT_PAUSE, PATIENT_PAUSE, PATIENT_PAUSE]);
+  assert.deepEqual([4, 5, 6, 9].map((failures) => pauseAfter(failures, PATIENCE)), [400, 800, LONGEST_PAUSE, LONGEST_PAUSE]);
+});
+
+test('the pause is jittered, so that many processes do not come at once', () => {
   const jittered = route(0);
   jittered.failed(0, away());
+
   assert.equal(jittered.pause(0), 0);
 });
 
