@@ -24,7 +24,7 @@ class MemoryEngine:
 
     place = "memory"
     durability = "none: everything is lost when the daemon stops"
-    trouble = None
+    trouble: str | None = None
 
     def __init__(self) -> None:
         self.figures = EngineFigures()

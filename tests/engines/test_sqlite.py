@@ -1,0 +1,842 @@
+"""The SQLite engine as such: its file, its commits, its cache, and all that can go wrong with a disk."""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessiond.calls import Call
+from sessiond.engine import execute
+from sessiond.engines.sqlite.engine import RELAXED_DELAY, RENEWAL_DELAY
+from sessiond.engines.sqlite.file import ROWS_PER_STATEMENT
+from sessiond.engines.sqlite.schema import STEPS
+from sessiond.errors import StartError
+from sessiond.record import Answer
+from tests.support import (
+    HOUR,
+    NOW,
+    TTL,
+    Subject,
+    brief,
+    count,
+    create,
+    data_of,
+    destroy,
+    destroy_all,
+    get,
+    key,
+    list_,
+    patch,
+    record_of,
+    rotate,
+    set_,
+    touch,
+)
+from tests.tools import require
+
+ROOT = Path(__file__).parents[2]
+INTEGRITY = ("failed", "integrity")
+FULL = ("failed", "storage_full")
+
+
+def writer_of(subject: Subject) -> Any:
+    """The engine's writing connection: the seam at which a disk is made full or read-only."""
+    engine: Any = subject.engine
+    return engine._file._writer
+
+
+@contextmanager
+def plain(path: Path) -> Iterator[sqlite3.Connection]:
+    """Somebody else's connection to the file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def pragma(subject: Subject, text: str) -> Any:
+    rows = list(await writer_of(subject).execute_fetchall(f"pragma {text}"))
+    return rows[0][0] if rows else None
+
+
+# Commits ---------------------------------------------------------------------------------------------
+
+
+async def test_a_commit_is_on_disk(sqlite: Subject) -> None:
+    """The file is in WAL mode, its writer syncs each commit, and no page is mapped into memory."""
+    found = [await pragma(sqlite, name) for name in ("journal_mode", "synchronous", "mmap_size", "secure_delete")]
+
+    assert ["wal", 2, 0, 1] == found
+
+
+async def statements(subject: Subject, *batches: list[Call]) -> list[str]:
+    """The statements that the writer ran for these batches, each on a lane of its own, all submitted at once."""
+    seen: list[str] = []
+    await writer_of(subject).set_trace_callback(seen.append)
+    await asyncio.gather(*(execute(subject.engine.lane(), batch, NOW) for batch in batches))
+    await writer_of(subject).set_trace_callback(None)
+    # A trigger that is looked at is told as its statement once more.
+    return [" ".join(text.split())[:20].lower() for text, _ in groupby(seen) if not text.startswith("--")]
+
+
+async def test_what_waits_together_is_one_statement(sqlite: Subject) -> None:
+    """Writes of many lanes that come in one turn of the loop are one statement, and so one commit and one sync."""
+    await sqlite.ask(*[create(str(n)) for n in range(200)])
+
+    ran = await statements(sqlite, *[[set_(str(n)), patch(str(n + 1)), touch(str(n))] for n in range(0, 200, 2)])
+
+    assert ["insert into sessions"] == ran
+
+
+async def test_more_than_a_statement_holds_is_one_transaction(sqlite: Subject) -> None:
+    """A commit of many rows is several statements in one transaction."""
+    rows = 2 * ROWS_PER_STATEMENT + 1
+    await sqlite.ask(*[create(str(n)) for n in range(rows)])
+
+    ran = await statements(sqlite, [set_(str(n)) for n in range(rows)])
+
+    assert ["begin immediate", *["insert into sessions"] * 3, "commit"] == ran
+
+
+async def test_figures_of_commits(sqlite: Subject) -> None:
+    """Each commit is counted once, with its rows."""
+    await sqlite.ask(*[create(str(n)) for n in range(3)])
+    await sqlite.ask(destroy("0"), destroy("1"))
+
+    figures = sqlite.engine.figures.commit_rows
+
+    assert (2, 5) == (sum(figures.counts), figures.total)
+
+
+class Fast:
+    """Moves the loop's own time on, so that its timers run without anybody waiting."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        loop: Any = asyncio.get_running_loop()
+        steady = loop.time
+        loop.time = lambda: steady() + self.ahead
+
+    async def forward(self, seconds: float) -> None:
+        self.ahead += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Gives the loop its turns until the thread of the file has done what is looked for."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never happened")
+
+
+async def test_renewals_are_written_within_a_second(sqlite: Subject) -> None:
+    """touch and get with renew are answered before they are on disk, and are there within a second without further calls."""
+    assert RENEWAL_DELAY < 1
+    await sqlite.ask(create("a"), create("b"))
+    with plain(sqlite.path) as file:
+
+        def ends() -> set[int]:
+            return {row[0] for row in file.execute("select expires_at from sessions")}
+
+        fast = Fast()
+        answers = await sqlite.ask(touch("a"), get("b", True), now=NOW + 9)
+        at_once = ends()
+        await fast.forward(RENEWAL_DELAY)
+        await until(lambda: ends() != at_once)
+
+        assert [("ok", 1)] * 2 == [brief(answer) for answer in answers]
+        assert {NOW + TTL} == at_once
+        assert {NOW + 9 + TTL} == ends()
+
+
+async def test_many_renewals_are_one_row(sqlite: Subject) -> None:
+    """A session that is renewed again and again is written once."""
+    await sqlite.one(create("a"))
+    for n in range(50):
+        await sqlite.one(touch("a"), NOW + n)
+    before = sqlite.engine.figures.commit_rows.total
+
+    await sqlite.one(count())
+
+    assert 1 == sqlite.engine.figures.commit_rows.total - before
+
+
+# Relaxed durability ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def relaxed(tmp_path: Path) -> AsyncIterator[Subject]:
+    subject = await Subject(str(tmp_path / "sessions.db"), relaxed=True).open()
+    yield subject
+    await subject.engine.close()
+    assert [] == subject.fatal
+
+
+def in_file(path: Path, name: str) -> str | None:
+    with plain(path) as file:
+        row = file.execute("select kind from sessions where key = ?", (key(name),)).fetchone()
+    return None if row is None else ["destroyed", "session", "alias"][row[0]]
+
+
+async def test_relaxed_acknowledges_before_the_commit(relaxed: Subject) -> None:
+    """With durability relaxed, create, set and patch are answered from memory and are on disk after RELAXED_DELAY."""
+    fast = Fast()
+    found: list[tuple[str, str | None]] = []
+
+    relaxed.lane.submit(
+        [create("a"), set_("a"), patch("a"), get("a")],
+        NOW,
+        lambda n, answer: found.append((answer.status, in_file(relaxed.path, "a"))),
+    )
+    await until(lambda: len(found) == 4)
+    at_once = list(found)
+    await fast.forward(RELAXED_DELAY)
+    await until(lambda: in_file(relaxed.path, "a") is not None)
+
+    assert [("ok", None)] * 4 == at_once
+    assert ("ok", 3) == brief(await relaxed.one(get("a")))
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [(destroy("a"), ["destroyed", "session"]), (rotate("a", "b"), ["alias", "session"]),
+     (destroy_all(), ["destroyed", "destroyed"])],
+    ids=["destroy", "rotate", "destroy_all"],
+)  # fmt: skip
+async def test_relaxed_is_firm_where_it_matters(relaxed: Subject, call: Call, expected: list[str]) -> None:
+    """destroy, rotate and destroy_all are on disk when they are answered, also of sessions that were not yet."""
+    found: list[list[str | None]] = []
+    done = asyncio.Event()
+
+    def look(position: int, answer: Answer) -> None:
+        if position == 2:
+            found.append([in_file(relaxed.path, "a"), in_file(relaxed.path, "c")])
+            done.set()
+
+    relaxed.lane.submit([create("a"), create("c"), call], NOW, look)
+    await asyncio.wait_for(done.wait(), 5)
+
+    assert [expected] == found
+
+
+# The cache -------------------------------------------------------------------------------------------
+
+
+async def test_the_cache_keeps_within_its_bytes(tmp_path: Path) -> None:
+    """However large the file is and whatever is asked, the cache holds no more than it may; every answer is right."""
+    limit = 100_000
+    subject = await Subject(str(tmp_path / "sessions.db"), cache_bytes=limit).open()
+    figures = subject.engine.figures
+    chance = random.Random(7)
+    await subject.ask(*[create(str(n), b"%04d" % n * 250, "bytes", user="ann") for n in range(2000)])
+    most = 0
+
+    for _ in range(20):
+        wanted = [chance.randrange(2000) for _ in range(100)]
+        answers = await subject.ask(*[get(str(n), chance.choice([None, True])) for n in wanted])
+        most = max(most, figures.cache_bytes)
+        assert [b"%04d" % n * 250 for n in wanted] == [data_of(answer) for answer in answers]
+    await subject.ask(*[set_(str(n), b"", "bytes", meta={"k": "v" * n}) for n in range(200)])
+    most = max(most, figures.cache_bytes)
+    await subject.engine.close()
+
+    assert 0 < most <= limit
+    assert figures.cache_misses > 1500  # some sixty of two thousand fit
+
+
+async def test_hot_sessions_stay_in_a_cache_that_is_too_small(tmp_path: Path) -> None:
+    """What is asked for often stays: scanning everything else once does not cost the hot ones a read each time."""
+    subject = await Subject(str(tmp_path / "sessions.db"), cache_bytes=200_000).open()
+    await subject.ask(*[create(str(n)) for n in range(2000)])
+    hot = [get(str(n)) for n in range(20)]
+    await subject.ask(*hot)
+    cold = 0
+
+    for n in range(100, 1100, 20):
+        before = subject.engine.figures.cache_misses
+        await subject.ask(*hot)
+        cold += subject.engine.figures.cache_misses - before
+        await subject.ask(*[get(str(n + i)) for i in range(20)])
+    await subject.engine.close()
+
+    assert 0 == cold
+
+
+@pytest.mark.parametrize(
+    ("extra", "at_least"),
+    [
+        ("user=None", 0.6),
+        ('user=f"user-{n}"', 0.6),
+        ('user="\u540d" * 84 + str(n % 10), meta={"\u540d" + str(n): "\u540d" * 1000}', 0.15),
+        ("meta={str(i): str(n) + str(i) for i in range(32)}", 0.5),
+    ],
+    ids=["plain", "user", "foreign text", "much meta"],
+)
+def test_what_a_record_costs(tmp_path: Path, extra: str, at_least: float) -> None:
+    """The process grows by no more than the cache accounts for, and the account is not far above what it grows."""
+    script = f"""
+import asyncio, gc, os
+from tests.support import *
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+async def main():
+    subject = await Subject({str(tmp_path / "sessions.db")!r}, cache_bytes=10**9).open()
+    await subject.engine._file._writer.execute_fetchall("pragma cache_size = -100")  # pages are not records
+    async def fill(begin, end):
+        for first in range(begin, end, 250):
+            await subject.ask(*[
+                create(str(n), (b"%08d" % n) * 37 + b"more", "bytes", op=op(str(n)), {extra})
+                for n in range(first, first + 250)])
+    await fill(0, 2000)
+    before, counted = resident(), subject.engine.figures.cache_bytes
+    await fill(2000, 17000)
+    print((resident() - before) / (subject.engine.figures.cache_bytes - counted))
+    await subject.engine.close()
+asyncio.run(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert at_least < float(ran.stdout) <= 1.05
+
+
+# One owner -------------------------------------------------------------------------------------------
+
+
+async def test_a_second_owner_is_refused(sqlite: Subject) -> None:
+    """A file that is in use cannot be opened again: the sentence names the process that holds it."""
+    with pytest.raises(StartError, match=rf"in use by sessiond, process {os.getpid()}\b"):
+        await Subject(sqlite.url).open()
+
+    assert ("ok", 1) == brief(await sqlite.one(create("a")))
+
+
+async def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    """While another process lives its file is refused, by its pid; after kill -9 it opens with all that was acknowledged."""
+    path = str(tmp_path / "sessions.db")
+    made = subprocess.run([sys.executable, "-m", "tests.engines.writer", path, "6"], cwd=ROOT, check=False)
+    owner = subprocess.Popen(
+        [sys.executable, "-m", "tests.engines.writer", path, "0"], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    assert b"open\n" == owner.stdout.readline()
+
+    with pytest.raises(StartError, match=rf"process {owner.pid}\b"):
+        await Subject(path).open()
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    subject = await Subject(path).open()
+    answer = await subject.one(count())
+    await subject.engine.close()
+
+    assert 0 == made.returncode
+    assert ("ok", 6) == brief(answer)
+
+
+# Opening ---------------------------------------------------------------------------------------------
+
+
+def foreign(path: Path) -> None:
+    with plain(path) as file:
+        file.execute("create table sessions (id, data)")
+        file.execute("insert into sessions values (1, 'theirs')")
+
+
+def foreign_in_wal(path: Path) -> None:
+    with plain(path) as file:
+        file.execute("pragma journal_mode = wal")
+    foreign(path)
+
+
+def newer(path: Path) -> None:
+    asyncio.run(_make(path))
+    with plain(path) as file:
+        file.execute(f"pragma user_version = {len(STEPS) + 1}")
+
+
+async def _make(path: Path) -> None:
+    subject = await Subject(str(path)).open()
+    await subject.one(create("a"))
+    await subject.engine.close()
+
+
+NO_FILES_OF_OURS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another program's database": (foreign, "another program's database"),
+    "another program's, in WAL mode": (foreign_in_wal, "another program's database"),
+    "a newer schema": (newer, "newer sessiond"),
+    "a short text": (lambda path: path.write_text("notes"), "cannot open"),
+    "a long text": (lambda path: path.write_text("notes\n" * 5000), "cannot open"),
+    "a broken header": (lambda path: path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 4080), "cannot open"),
+}
+
+
+@pytest.mark.parametrize("name", NO_FILES_OF_OURS)
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, name: str) -> None:
+    """A file of another program, of a later version, or of no database is refused in a sentence and not changed by a byte."""
+    make, sentence = NO_FILES_OF_OURS[name]
+    path = tmp_path / "sessions.db"
+    make(path)
+    before = path.read_bytes()
+
+    with pytest.raises(StartError, match=sentence) as refusal:
+        asyncio.run(Subject(str(path)).open())
+
+    assert str(path) in str(refusal.value)
+    assert before == path.read_bytes()
+
+
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A folder of its own, and no right beyond it, if this process may do everything otherwise."""
+    with tempfile.TemporaryDirectory(prefix="sessiond-") as folder:
+        root = os.geteuid() == 0
+        os.chmod(folder, 0o777)
+        if root:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_to() -> None:
+    """A folder without the right to write, or that is a file, is told in a sentence that says what to do."""
+    with as_nobody() as folder:
+        (folder / "file").write_text("")
+        closed = folder / "closed"
+        closed.mkdir(mode=0o500)
+        refusals = []
+        for path in (closed / "sessions.db", closed / "new" / "sessions.db", folder / "file" / "sessions.db"):
+            with pytest.raises(StartError) as refusal:
+                asyncio.run(Subject(str(path)).open())
+            refusals.append(str(refusal.value))
+
+        assert [] == list(closed.iterdir())
+        assert all("Give a file in a folder that sessiond may write to." in text for text in refusals)
+
+
+def test_a_file_that_may_not_be_written_to() -> None:
+    """A file that can only be read is refused at the start, not at the first write."""
+    with as_nobody() as folder:
+        path = folder / "sessions.db"
+        asyncio.run(_make(path))
+        path.chmod(0o400)
+        before = path.read_bytes()
+
+        with pytest.raises(StartError, match=r"sessions\.db"):
+            asyncio.run(Subject(str(path)).open())
+
+        assert before == path.read_bytes()
+
+
+def test_a_folder_is_made() -> None:
+    """Folders on the way to the file that are not there are made."""
+    with as_nobody() as folder:
+        asyncio.run(_make(folder / "a" / "b" / "sessions.db"))
+
+        assert (folder / "a" / "b" / "sessions.db").exists()
+
+
+@pytest.mark.parametrize("call", range(1, 16, 2))
+def test_a_killed_migration_leaves_no_half(tmp_path: Path, call: int) -> None:
+    """Killed at any of its writes, the first start leaves a file that the next start makes whole."""
+    require("strace")
+    path = tmp_path / "sessions.db"
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64"]
+    inject = ["-e", f"inject=pwrite64:signal=KILL:when={call}"]
+    command = [*strace, *inject, sys.executable, "-m", "tests.engines.writer", str(path), "4"]
+
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    acknowledged = killed.stdout.count("ack")
+    with plain(path) as file:
+        tables = file.execute("select count(*) from sqlite_master").fetchone()[0]
+        version = file.execute("pragma user_version").fetchone()[0]
+    whole = subprocess.run([sys.executable, "-m", "tests.engines.writer", str(path), "4"], cwd=ROOT, check=False)
+
+    assert 0 != killed.returncode
+    assert (tables > 0) == (version > 0)
+    assert 0 == whole.returncode
+    assert acknowledged <= 4
+
+
+# Damage ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def cold(tmp_path: Path) -> AsyncIterator[Subject]:
+    """An engine that reads each record from the file, with sessions a and b of ann, and c."""
+    subject = await Subject(str(tmp_path / "sessions.db"), cache_bytes=0).open()
+    await subject.ask(create("a", b'{"a":1}', user="ann"), create("b", b'{"b":2}', user="ann"), create("c"))
+    yield subject
+    await subject.engine.close()
+    assert [] == subject.fatal
+
+
+DAMAGE = {
+    "kind to alias": "update sessions set kind = 2 where key = :a",
+    "kind to destroyed": "update sessions set kind = 0 where key = :a",
+    "user": "update sessions set user = 'anm' where key = :a",
+    "no user": "update sessions set user = null where key = :a",
+    "expires_at": "update sessions set expires_at = expires_at + 1024 where key = :a",
+    "version": "update sessions set version = version + 1 where key = :a",
+    "scheme": "update sessions set sealed = cast(x'01' || substr(sealed, 2) as blob) where key = :a",
+    "check": "update sessions set sealed = cast(substr(sealed, 1, 5) || x'ff00' || substr(sealed, 8) as blob) where key = :a",
+    "body": "update sessions set sealed = cast(replace(sealed, '\"a\":1', '\"a\":2') as blob) where key = :a",
+    "cut": "update sessions set sealed = substr(sealed, 1, length(sealed) - 1) where key = :a",
+    "emptied": "update sessions set sealed = x'' where key = :a",
+    "another's seal": "update sessions set sealed = (select sealed from sessions where key = :b) where key = :a",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_row_is_told_and_never_shown(cold: Subject, damage: str) -> None:
+    """A change anywhere in a row makes its session answer `integrity`, whatever is asked; all others serve."""
+    with plain(cold.path) as file:
+        before = file.execute("select * from sessions where key = ?", (key("a"),)).fetchone()
+        file.execute(DAMAGE[damage], {"a": key("a"), "b": key("b")})
+        assert before != file.execute("select * from sessions where key = ?", (key("a"),)).fetchone()
+    questions = [get("a"), get("a", True), create("a"), set_("a"), patch("a"), touch("a"), rotate("a", "new")]
+
+    answers = await cold.ask(*questions, get("b"), patch("c"))
+    listed = await cold.one(list_())
+
+    assert [INTEGRITY] * 7 + [("ok", 1), ("ok", 2)] == [brief(answer) for answer in answers]
+    assert ("ok", sorted([key("b"), key("c")])) == brief(listed)
+    assert cold.engine.figures.damaged >= 7
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_session_can_be_destroyed(cold: Subject, damage: str) -> None:
+    """destroy ends a session whose row is damaged, for good, and its key can be used again."""
+    with plain(cold.path) as file:
+        file.execute(DAMAGE[damage], {"a": key("a"), "b": key("b")})
+
+    answers = await cold.ask(destroy("a"), get("a"), create("a"), get("a"), count())
+
+    assert [("ok",), ("missing",), ("ok", 1), ("ok", 1), ("ok", 3)] == [brief(answer) for answer in answers]
+
+
+async def test_destroying_through_an_alias_reaches_the_damaged_session(cold: Subject) -> None:
+    """destroy on an alias whose session is damaged removes that session, not the alias before it."""
+    await cold.one(rotate("a", "a2", HOUR))
+    with plain(cold.path) as file:
+        file.execute("update sessions set version = 77 where key = ?", (key("a2"),))
+
+    answers = await cold.ask(get("a"), destroy("a"), get("a2"), get("a"))
+
+    assert [INTEGRITY, ("ok",), ("missing",), ("missing",)] == [brief(answer) for answer in answers]
+
+
+async def test_rows_that_change_places_are_noticed(cold: Subject) -> None:
+    """Two rows whose keys were exchanged are both damaged: nobody gets another's session."""
+    with plain(cold.path) as file:
+        file.execute("update sessions set key = x'00' where key = ?", (key("a"),))
+        file.execute("update sessions set key = ? where key = ?", (key("a"), key("b")))
+        file.execute("update sessions set key = ? where key = x'00'", (key("b"),))
+
+    answers = await cold.ask(get("a"), get("b"), get("c"))
+
+    assert [INTEGRITY, INTEGRITY, ("ok", 1)] == [brief(answer) for answer in answers]
+
+
+@pytest.mark.parametrize("column", ["key", "namespace"])
+async def test_a_row_under_another_address_is_damaged_there(cold: Subject, column: str) -> None:
+    """A row whose key or namespace was changed is gone from its place, and is damaged where it now is."""
+    other = "other" if column == "namespace" else key("z")
+    with plain(cold.path) as file:
+        file.execute(f"update sessions set {column} = ? where key = ?", (other, key("a")))
+
+    moved = get("a", ns="other") if column == "namespace" else get("z")
+    answers = await cold.ask(get("a"), moved, get("b"))
+
+    assert [("missing",), INTEGRITY, ("ok", 1)] == [brief(answer) for answer in answers]
+
+
+async def test_destroy_all_takes_damaged_sessions_too(cold: Subject) -> None:
+    """A logout everywhere ends a user's damaged sessions with the others."""
+    with plain(cold.path) as file:
+        file.execute("update sessions set sealed = x'' where key = ?", (key("a"),))
+
+    answers = await cold.ask(destroy_all("ann"), get("a"), get("b"), get("c"))
+
+    assert [("ok", 2), ("missing",), ("missing",), ("ok", 1)] == [brief(answer) for answer in answers]
+
+
+async def test_a_column_of_another_kind_is_damage(tmp_path: Path) -> None:
+    """A row whose sealed record has become a number, by one bit of its header, is damaged like any other."""
+    path = tmp_path / "sessions.db"
+    subject = await Subject(str(path)).open()
+    await subject.ask(create("a"), create("b"))
+    await subject.engine.close()
+    content = bytearray(path.read_bytes())
+    kinds = bytes([2 * len("default") + 13, 2 * 32 + 12, 9, 0, 5, 9])  # of the columns before `sealed`
+    where = content.index(kinds) + len(kinds)
+    content[where : where + 2] = b"\x80\x01"  # in two bytes, as before: an integer of one byte
+    path.write_bytes(content)
+
+    subject = await Subject(str(path)).open()
+    answers = [brief(answer) for answer in await subject.ask(get("a"), get("b"))]
+    await subject.engine.close()
+
+    assert sorted([INTEGRITY, ("ok", 1)]) == sorted(answers)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_flipped_bytes_in_the_file_never_show_a_wrong_value(tmp_path: Path, seed: int) -> None:
+    """With bytes of the file flipped at random, a session answers as it was, or not at all: never with other data."""
+    chance = random.Random(seed)
+    path = tmp_path / "sessions.db"
+    subject = await Subject(str(path)).open()
+    made = await subject.ask(*[create(str(n), b"%03d" % n * 100, "bytes", user="ann") for n in range(300)])
+    await subject.engine.close()
+    whole = path.read_bytes()
+    told = 0
+
+    for _ in range(15):
+        damaged = bytearray(whole)
+        for _ in range(20):
+            damaged[chance.randrange(4096, len(damaged))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        subject = await Subject(str(path)).open()
+        for before, after in zip(made, await subject.ask(*[get(str(n)) for n in range(300)]), strict=True):
+            assert after.status in ("failed", "missing") or before == after
+            told += brief(after) == INTEGRITY
+        await subject.engine.close()
+
+    assert told > 0
+
+
+async def test_a_zeroed_page_costs_only_its_sessions(tmp_path: Path) -> None:
+    """A page of the table that is lost makes its sessions answer `integrity`; those on other pages serve."""
+    path = tmp_path / "sessions.db"
+    subject = await Subject(str(path)).open()
+    await subject.ask(*[create(str(n), b"x" * 300, "bytes") for n in range(300)])
+    await subject.engine.close()
+    content = bytearray(path.read_bytes())
+    table_leaves = [page for page in range(1, len(content) // 4096) if content[page * 4096] == 13]
+    page = table_leaves[len(table_leaves) // 2]
+    content[page * 4096 : (page + 1) * 4096] = bytes(4096)
+    path.write_bytes(content)
+
+    subject = await Subject(str(path)).open()
+    answers = [brief(answer) for answer in await subject.ask(*[get(str(n)) for n in range(300)])]
+    await subject.engine.close()
+
+    assert {INTEGRITY, ("ok", 1)} == set(answers)
+    assert answers.count(INTEGRITY) < 30
+
+
+# A disk that is full, or only to be read ---------------------------------------------------------------
+
+
+async def fill(subject: Subject) -> None:
+    """Lets the file grow by no page more: SQLite then fails as on a full disk."""
+    await pragma(subject, f"max_page_count = {await pragma(subject, 'page_count')}")
+
+
+async def free(subject: Subject) -> None:
+    await pragma(subject, "max_page_count = 1000000")
+
+
+BIG = b"x" * 60_000
+
+
+async def test_a_full_disk_fails_the_writers_alone(sqlite: Subject) -> None:
+    """On a full disk writes answer `storage_full` and change nothing, reads go on, and all is well when there is space."""
+    await sqlite.ask(*[create(name, b"%s" % name.encode(), "bytes", user="ann") for name in "abc"])
+    before = await sqlite.ask(get("a"), get("b"), get("c"), list_("ann"), count())
+    await fill(sqlite)
+
+    writes = await sqlite.ask(set_("a", BIG, "bytes"), create("d", BIG, "bytes"), set_("b", BIG, "bytes", when=1))
+    trouble = sqlite.engine.trouble
+    during = await sqlite.ask(get("a"), get("b"), get("c"), list_("ann"), count())
+    missing = await sqlite.one(get("d"))
+    await free(sqlite)
+    healed = await sqlite.ask(set_("a", BIG, "bytes"), create("d", BIG, "bytes"))
+
+    assert [FULL] * 3 == [brief(answer) for answer in writes]
+    assert trouble is not None
+    assert "disk is full" in trouble
+    assert before == during
+    assert ("missing",) == brief(missing)
+    assert [("ok", 2), ("ok", 1)] == [brief(answer) for answer in healed]
+    assert sqlite.engine.trouble is None
+
+
+async def test_a_full_disk_leaves_no_half_of_a_commit(sqlite: Subject) -> None:
+    """Of a commit of several statements that meets a full disk nothing is kept, in memory or in the file."""
+    rows = 3 * ROWS_PER_STATEMENT
+    await sqlite.one(create("0"))
+    await fill(sqlite)
+
+    answers = await sqlite.ask(*[create(str(n), b"x" * 500, "bytes") for n in range(1, rows)])
+    counted = await sqlite.one(count())
+    await free(sqlite)
+    await sqlite.reopen()
+    after = await sqlite.one(list_())
+
+    assert {FULL} == {brief(answer) for answer in answers}
+    assert ("ok", 1) == brief(counted)
+    assert ("ok", [key("0")]) == brief(after)
+
+
+async def test_a_failed_write_keeps_the_renewals_before_it(sqlite: Subject) -> None:
+    """A renewal that was acknowledged holds when a later write of the same session fails, and is on disk once it can be."""
+    await sqlite.ask(create("a"), create("b"))
+    renewed = await sqlite.ask(touch("a", HOUR), touch("b", HOUR), now=NOW + 1)
+    await fill(sqlite)
+
+    failed = await sqlite.ask(set_("a", BIG, "bytes"), now=NOW + 2)
+    during = await sqlite.ask(get("a"), get("b"), now=NOW + 2)
+    await free(sqlite)
+    await sqlite.reopen()
+    after = await sqlite.ask(get("a"), get("b"), now=NOW + 3)
+
+    assert [FULL] == [brief(answer) for answer in failed]
+    assert renewed == during == after
+
+
+async def test_a_failed_write_keeps_the_renewals_of_its_commit(sqlite: Subject) -> None:
+    """Renewals written in the same commit as a write that fails are kept and tried again."""
+    await sqlite.ask(create("a"), create("b"), create("c"))
+    renewed = await sqlite.ask(touch("a", HOUR), touch("b", HOUR), now=NOW + 1)
+    await fill(sqlite)
+    asked = asyncio.gather(
+        execute(sqlite.engine.lane(), [set_("c", BIG, "bytes"), count()], NOW + 2),
+        execute(sqlite.engine.lane(), [count(), set_("a", b"x" * 50_000, "bytes")], NOW + 2),
+    )
+
+    (failed, _), (_, _) = await asked
+    during = await sqlite.ask(get("a"), get("b"), now=NOW + 2)
+    await free(sqlite)
+    await sqlite.reopen()
+    after = await sqlite.one(get("b"), now=NOW + 3)
+
+    assert FULL == brief(failed)
+    assert renewed[1] == during[1] == after
+    assert NOW + 1 + HOUR <= record_of(during[0]).expires_at
+
+
+async def test_what_builds_on_a_failed_write_fails_with_it(sqlite: Subject) -> None:
+    """Calls that saw a write which then failed are not answered as if it had been: they fail, and the old state stands."""
+    await sqlite.one(create("a", b'{"x":1}'))
+    await fill(sqlite)
+
+    answers = await sqlite.ask(set_("a", BIG, "bytes"), get("a"), set_("a", BIG + b"x", "bytes", when=2), touch("a"))
+    after = await sqlite.one(get("a"))
+
+    assert [FULL] * 4 == [brief(answer) for answer in answers]
+    assert (1, {"x": 1}) == (record_of(after).version, data_of(after))
+
+
+async def test_a_disk_that_is_full_for_the_kernel(tmp_path: Path) -> None:
+    """On a real file system without space left writers are told, readers served, and freeing space heals."""
+    require("mount")
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        subject = await Subject(str(disk / "sessions.db")).open()
+        await subject.one(create("first", b'{"x":1}'))
+        ballast = disk / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+
+        written = [brief(await subject.one(create(str(n), BIG, "bytes"))) for n in range(3)]
+        served = await subject.ask(get("first"), get("0"), get("2"))
+        ballast.unlink()
+        healed = await subject.ask(create("0", BIG, "bytes"), get("first"))
+        await subject.reopen()
+        kept = await subject.ask(get("0"), get("first"), count())
+        await subject.engine.close()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+    assert FULL == written[-1]
+    assert ("ok", 1) == brief(served[0])
+    assert [status == ("ok", 1) for status in (written[0], written[2])] == [a.status == "ok" for a in served[1:]]
+    assert "ok" in brief(healed[1])
+    assert ("ok", 1) == brief(kept[0]) == brief(kept[1])
+    assert [] == subject.fatal
+
+
+async def test_a_disk_that_turns_read_only(sqlite: Subject) -> None:
+    """When the file can no longer be written, writers are told `storage_failed`, readers served, and it heals."""
+    await sqlite.one(create("a"))
+    await pragma(sqlite, "query_only = on")
+
+    answers = await sqlite.ask(set_("a"), create("b"))
+    trouble = sqlite.engine.trouble
+    served = await sqlite.ask(get("a"), count())
+    await pragma(sqlite, "query_only = off")
+    healed = await sqlite.one(set_("a"))
+
+    assert [("failed", "storage_failed")] * 2 == [brief(answer) for answer in answers]
+    assert trouble is not None
+    assert [("ok", 1), ("ok", 1)] == [brief(answer) for answer in served]
+    assert ("ok", 2) == brief(healed)
+
+
+async def test_a_sweep_on_a_full_disk(sqlite: Subject) -> None:
+    """A sweep that cannot be written removes nothing and says 0; it is done when there is space."""
+    await sqlite.ask(create("a", ttl=1), create("b"))
+    await pragma(sqlite, "query_only = on")
+
+    failed = await sqlite.engine.sweep(NOW + 1, 10)
+    await pragma(sqlite, "query_only = off")
+    swept = await sqlite.engine.sweep(NOW + 1, 10)
+
+    assert (0, 1) == (failed, swept)
+    assert 1 == len(await sqlite.expired())
+
+
+@pytest.mark.parametrize("sync", [1, 3, 9, 20])  # the second is that of the folder, whose result SQLite does not use
+def test_a_failed_sync_is_the_end(tmp_path: Path, sync: int) -> None:
+    """After an fsync that failed nothing more is acknowledged, on_fatal is called, and all acknowledged before is there.
+
+    That each acknowledgement had a sync of its own before it shows in their number, too.
+    """
+    require("strace")
+    path = str(tmp_path / "sessions.db")
+    asyncio.run(_make(Path(path)))
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]
+    inject = ["-e", f"inject=fdatasync:error=EIO:when={sync}"]
+    command = [*strace, *inject, sys.executable, "-m", "tests.engines.writer", path, "100"]
+
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    acknowledged = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("ack")]
+    answers = asyncio.run(_look(path, acknowledged))
+
+    assert 70 == ran.returncode, ran.stderr
+    assert "fatal" == ran.stdout.splitlines()[-1].split()[0]
+    assert len(acknowledged) <= 2 * (sync - 1)
+    assert ["ok"] * len(acknowledged) == [answer.status for answer in answers]
+
+
+async def _look(path: str, names: list[str]) -> list[Answer]:
+    subject = await Subject(path).open()
+    answers = await subject.ask(*map(get, names))
+    await subject.engine.close()
+    return answers
