@@ -296,6 +296,25 @@ describe('without a daemon', () => {
     await assert.rejects(ask(store, 'get', 'a'), Unavailable);
   });
 
+  test('a connection on which pings are heard is slow, not silent, and stays in use', async () => {
+    let [connections, calls] = [0, 0];
+    const peer = await using(
+      welcoming((socket) => {
+        connections += 1;
+        socket.on('message', () => {
+          calls += 1;
+          const says = calls === 1 ? () => socket.ping() : () => socket.send(pack([[2, 'missing']]));
+          setTimeout(says, 20);
+        });
+      }),
+    );
+    const store = open({ url: peer.url, deadline: 300 });
+
+    await assert.rejects(ask(store, 'get', 'a'), DeadlineExceeded);
+    assert.equal(await ask(store, 'get', 'a'), null);
+    assert.equal(connections, 1);
+  });
+
   test('pushes of later versions, and answers that nobody waits for, disturb nothing', async () => {
     const message = pack([[0, 'polka', { dots: 2 }], [999, 'ok'], [1, 'missing']]);
     const peer = await using(welcoming((socket) => socket.on('message', () => socket.send(message))));

@@ -338,6 +338,8 @@ describe('the store', { skip: cannotRun() }, () => {
       await promisify(store.set).call(store, sid, loaded);
       await store.set(sid, same);
       await store.touch(sid, same);
+      same.cookie = lasting(2 * HOUR);
+      await store.touch(sid, same);
 
       assert.deepEqual(await late, [keyOf(sid)]);
       assert.equal(await store.get(sid), null);
