@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -49,9 +49,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         app = HttpApp(store, hosts(settings))
         runner = app.runner(settings.drain / 1000)
         await runner.setup()
+        sockets = ExitStack()  # the files of unix sockets, which go when nobody listens there any more
         sweeper = asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000))
         try:
-            urls = [await _listen(runner, Listen.read(text)) for text in settings.listen]
+            urls = [await _listen(runner, Listen.read(text), sockets) for text in settings.listen]
             announce(
                 f"sessiond {__version__} listens on {' and '.join(urls)}, keeps its data in {engine.place}, "
                 f"durability {engine.durability}"
@@ -70,17 +71,18 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 async with asyncio.timeout(settings.drain / 1000):
                     for site in list(runner.sites):
                         await site.stop()
+                    sockets.close()
                     await app.stop()
                     await runner.cleanup()
     finally:
         await store.close()
 
 
-async def _listen(runner: web.BaseRunner, listen: Listen) -> str:
+async def _listen(runner: web.BaseRunner, listen: Listen, sockets: ExitStack) -> str:
     """Opens one address, and says its URL."""
     try:
         if listen.path:
-            return await _listen_unix(runner, Path(listen.path).absolute())
+            return await _listen_unix(runner, Path(listen.path).absolute(), sockets)
         site = web.TCPSite(runner, listen.host, listen.port, backlog=BACKLOG)
         await site.start()
     except OSError as e:
@@ -97,7 +99,7 @@ async def _listen(runner: web.BaseRunner, listen: Listen) -> str:
     return f"http://{Listen(host, port).address}"
 
 
-async def _listen_unix(runner: web.BaseRunner, path: Path) -> str:
+async def _listen_unix(runner: web.BaseRunner, path: Path, sockets: ExitStack) -> str:
     if path.is_socket():
         # asyncio would take the place of any socket, also of one at which somebody listens.
         with socket.socket(socket.AF_UNIX) as probe:
@@ -108,6 +110,7 @@ async def _listen_unix(runner: web.BaseRunner, path: Path) -> str:
     elif path.exists():
         raise OSError(errno.EEXIST, "")
     await web.UnixSite(runner, path, backlog=BACKLOG).start()
+    sockets.callback(path.unlink, missing_ok=True)
     path.chmod(0o660)
     return f"unix://{path}"
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from aiohttp import hdrs, web
@@ -94,6 +95,19 @@ class _Connection(RequestHandler):
         if self._messages and (reading := self._unfinished()) is not None:
             reading.set_exception(RequestPayloadError())
             reading.feed_eof()
+
+    def close(self) -> None:
+        """Not in the middle of a body: aiohttp would hear no more of it. A stopping daemon closes behind the answer."""
+        if self._unfinished() is None:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 (it is aiohttp's)
+        """Hears the body in hand to its end first, for the same reason."""
+        if (body := self._unfinished()) is not None:
+            with suppress(TimeoutError, ConnectionError, *PAYLOAD_ERRORS):
+                async with asyncio.timeout(timeout):
+                    await body.wait_eof()
+        await super().shutdown(timeout)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """True keeps the connection open for what is still to be answered."""
