@@ -76,6 +76,8 @@ class HttpApp:
             raise  # the client is gone, and with it whoever would read an answer
         except Exception:
             log.exception("a request failed")
+            if request.writer.output_size > 0:
+                raise  # half of an answer is sent, or the stream is open: the connection can only be closed
             return problem("internal", "sessiond failed on this request; its log says more.")
 
     def _admit(self, request: web.Request) -> None:

@@ -112,7 +112,8 @@ class _Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]
         """True keeps the connection open for what is still to be answered."""
         idle = self._waiter is not None and not self._waiter.done()
-        self._heard_all = not idle and self._payload_parser is None and self._unfinished() is None
+        cut_off = self._unfinished() is not None or not all(body.is_eof() for _, body in self._messages)
+        self._heard_all = not idle and not cut_off and self._payload_parser is None
         return self._heard_all
 
     async def finish_response(
