@@ -6,7 +6,7 @@ const path = require('node:path');
 const { Program, until } = require('./servers');
 
 const PROCESSES = 4;
-const PATIENCE = 5_000; // ms that a browser waits
+const PATIENCE = 10_000; // ms that a browser waits
 
 class Rig {
   constructor(name, server, folder) {
@@ -104,4 +104,4 @@ class Browser {
   }
 }
 
-module.exports = { Browser, PROCESSES, Rig };
+module.exports = { Browser, PATIENCE, PROCESSES, Rig };

@@ -8,7 +8,7 @@
 const { readdirSync, readFileSync } = require('node:fs');
 const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { Browser, PROCESSES } = require('./rig');
+const { Browser, PATIENCE, PROCESSES } = require('./rig');
 
 const MANY = 100;
 const AT_ONCE = 50;
@@ -225,7 +225,7 @@ const SCENARIOS = [
       await rig.reviveServer();
       return answer;
     },
-    show: (answer) => (typeof answer.status === 'number' ? `${answer.status}, in ${ms(answer.ms)}` : 'not within 5 s'),
+    show: (answer) => (typeof answer.status === 'number' ? `${answer.status}, in ${ms(answer.ms)}` : `not within ${PATIENCE / 1000} s`),
   },
   {
     id: 'outage',
