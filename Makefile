@@ -1,18 +1,31 @@
 # make run    start the daemon on 127.0.0.1:7377 with ./data/sessions.db
 # make test   lint, types and all tests
+# make express  what each Express session store loses, measured
 # make crash  the long crash run: 200 times kill -9 under eight writing clients
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test lint types crash clean
+.PHONY: run test lint types python node express crash clean
 
 run: .venv/run
 	@$(BIN)/sessiond serve
 
-test: lint types
+test: lint types node python
+
+python: .venv/dev
 	$(BIN)/pytest
+
+# The Node package's own tests. They need Node 20 or newer; CI requires them.
+node: .venv/dev
+	@if [ "$$(node -p 'parseInt(process.versions.node) >= 20' 2>/dev/null)" = true ]; then \
+		npm --prefix client/node install --silent --no-audit --no-fund && npm --prefix client/node test; \
+	elif [ "$$SESSIOND_TEST_REQUIRE" = all ]; then \
+		echo "node 20 or newer is not installed, and is required here"; exit 1; \
+	else \
+		echo "skipping the tests of client/node: node 20 or newer is not installed"; \
+	fi
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -20,6 +33,10 @@ lint: .venv/dev
 
 types: .venv/dev
 	$(BIN)/mypy
+
+# What each Express session store loses, measured; MariaDB and Redis are compared where they are installed.
+express: .venv/run
+	cd benchmarks/express_correctness && rm -rf node_modules && npm install --silent --no-audit --no-fund && node run.js
 
 crash: .venv/dev
 	$(BIN)/python -m tests.system.crash --kills 200
