@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
@@ -72,6 +73,12 @@ class _Server(web.Server):
 
 
 class _Request(web.Request):
+    def __init__(
+        self, message: Any, payload: StreamReader, protocol: "_Connection", *others: Any, **named: Any
+    ) -> None:
+        super().__init__(message, payload, protocol, *others, **named)
+        protocol.body = payload
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         """Dresses every answer, also to what reached no route."""
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
@@ -79,12 +86,14 @@ class _Request(web.Request):
 
 
 class _Connection(RequestHandler):
-    """`_heard_all`: the client has shut its side down for sending (shutdown(2), `nc -N`), and waits for answers."""
+    """`body`: that of the request in hand. `_heard_all`: the client has shut its side down for sending (shutdown(2),
+    `nc -N`), and waits for answers."""
 
-    __slots__ = ("_heard_all",)
+    __slots__ = ("_heard_all", "body")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._heard_all = False
+        self.body: StreamReader | None = None
         self._keepalive_timeout = FIRST_REQUEST
         super().connection_made(transport)
         self._keepalive_timeout = KEEPALIVE
@@ -120,14 +129,14 @@ class _Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
+        self.body = None
         if self._heard_all and not self._messages:
             self.close()
         return finished
 
     def _unfinished(self) -> StreamReader | None:
         """The body of the request in hand, if more of it is to come."""
-        request = self._current_request
-        return None if request is None or request.content.is_eof() else request.content
+        return None if self.body is None or self.body.is_eof() else self.body
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
