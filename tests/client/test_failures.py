@@ -38,7 +38,7 @@ REPEATED: dict[str, Callable[[Any, str], Any]] = {
     "get": lambda client, sid: client.get(sid),
     "touch": lambda client, sid: client.touch(sid),
     "destroy": lambda client, sid: client.destroy(sid),
-    "list": lambda client, sid: client.list(),
+    "list": lambda client, sid: client.list(everyone=True),
     "count": lambda client, sid: client.count(),
 }
 

@@ -86,7 +86,7 @@ CALLS: dict[str, protocol.Call[Any]] = {
     "rotate": protocol.rotate(KEY, b"n" * 32),
     "patch": protocol.patch(KEY, {"a": 1}, format="json"),
     "destroy": protocol.destroy(KEY),
-    "list": protocol.list_(),
+    "list": protocol.list_(everyone=True),
     "count": protocol.count(),
 }
 

@@ -43,7 +43,7 @@ def test_threads_share_a_client(sessiond_client: Client) -> None:
         list(pool.map(work, range(8)))
 
     assert sessiond_client.stats.connects <= 8
-    assert [entry.version for entry in sessiond_client.list().entries] == [51] * 8
+    assert [entry.version for entry in sessiond_client.list(everyone=True)] == [51] * 8
 
 
 def test_twenty_writers_lose_nothing(sessiond_server: Server) -> None:

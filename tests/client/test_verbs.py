@@ -254,7 +254,7 @@ def test_no_time_to_live(client: Any, ttl: int) -> None:
 def test_keys_stand_for_sids(client: Any) -> None:
     """Each verb takes the key of a listing in place of the sid."""
     sid = client.create({"a": 1}, user="ada")
-    (entry,) = client.list().entries
+    (entry,) = client.list(everyone=True)
 
     assert entry.key == key_of(sid)
     assert client.get(entry.key) == client.get(sid)
@@ -270,9 +270,9 @@ def test_list_pages(client: Any) -> None:
     for user, expected in [(None, sids), ("ada", sids[1::2])]:
         found, cursor = [], None
         while True:
-            page = client.list(user=user, cursor=cursor, limit=7)
-            assert len(page.entries) <= 7
-            found += page.entries
+            page = client.list(user=user, everyone=user is None, cursor=cursor, limit=7)
+            assert len(page) <= 7
+            found += page
             if (cursor := page.cursor) is None:
                 break
         assert sorted(entry.key for entry in found) == sorted(map(key_of, expected))
@@ -465,7 +465,7 @@ def test_refused_by_the_daemon(client: Any) -> None:
         ("too_large", lambda: client.create({"a": "x" * 100_000})),
         ("bad_user", lambda: client.create({}, user="a\nb")),
         ("bad_ttl", lambda: client.create({}, ttl=60, lifetime=30)),
-        ("bad_cursor", lambda: client.list(cursor=b"?")),
+        ("bad_cursor", lambda: client.list(everyone=True, cursor=b"?")),
     ]
     for code, call in calls:
         with pytest.raises(InvalidRequest) as caught:
@@ -477,6 +477,9 @@ def test_wrong_arguments_send_nothing(client: Any) -> None:
     """Arguments that are wrong here and now are refused before anything is sent."""
     calls: list[Callable[[], Any]] = [
         lambda: client.get(""),
+        lambda: client.list(),
+        lambda: client.list(user=None),
+        lambda: client.list(user="ada", everyone=True),
         lambda: client.create({"when": object()}),
         lambda: client.create({}, ttl=float("nan")),
         lambda: client.destroy_all(),

@@ -160,7 +160,7 @@ class SessiondStore extends Base {
    * @param {any} [callback]
    */
   list(of, callback) {
-    return settle(this.#list(of), callback);
+    return settle(this.#listOf(of), callback);
   }
 
   /**
@@ -379,6 +379,15 @@ class SessiondStore extends Base {
       loaded.forEach((session, index) => session && sessions.push([keyName(page[index].key), session]));
     }
     return names ? Object.fromEntries(sessions) : sessions.map(([, session]) => session);
+  }
+
+  /** @param {{ user?: string | number }} [of] */
+  async #listOf(of = {}) {
+    if ('user' in of && userName(of.user) === null) {
+      // Nobody is logged in, say: that must not turn out to be everybody.
+      throw new InvalidRequest('list was given a user that is nobody; leave user out to list the sessions of all.', 'bad_user');
+    }
+    return this.#list(of);
   }
 
   /** @param {{ user?: string | number }} [of] */

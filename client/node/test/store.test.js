@@ -477,6 +477,15 @@ describe('the store', { skip: cannotRun() }, () => {
       assert.equal((await store.list({ user: 'bob' })).length, 1);
     });
 
+    test('a user who is nobody is not everybody', async () => {
+      const store = open();
+      await store.set(newSid(), login('ada'));
+
+      await assert.rejects(store.list({ user: undefined }), { code: 'bad_user' });
+      await assert.rejects(store.destroyAll({ user: undefined }), { code: 'bad_user' });
+      assert.ok((await store.list()).length >= 1);
+    });
+
     test('more sessions than fit a page are listed', async () => {
       const store = open();
       const sids = Array.from({ length: 1001 }, newSid);

@@ -135,10 +135,15 @@ class AsyncClient:
         await self._call(_protocol.destroy(sid))
 
     async def list(
-        self, *, user: str | None = None, cursor: bytes | None = None, limit: int = _protocol.DEFAULT_LIMIT
+        self,
+        *,
+        user: str | None = None,
+        everyone: bool = False,
+        cursor: bytes | None = None,
+        limit: int = _protocol.DEFAULT_LIMIT,
     ) -> Listing:
         """A page of the living sessions: see `Client.list`."""
-        return await self._call(_protocol.list_(user=user, cursor=cursor, limit=limit))
+        return await self._call(_protocol.list_(user=user, everyone=everyone, cursor=cursor, limit=limit))
 
     async def count(self, *, user: str | None = None) -> int:
         """How many sessions are alive: see `Client.count`."""

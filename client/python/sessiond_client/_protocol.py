@@ -215,7 +215,10 @@ def destroy(sid: Sid) -> Call[None]:
     return Call("destroy", as_key(sid), read=_read_nothing)
 
 
-def list_(*, user: str | None = None, cursor: bytes | None = None, limit: int = DEFAULT_LIMIT) -> Call[Listing]:
+def list_(
+    *, user: str | None = None, everyone: bool = False, cursor: bytes | None = None, limit: int = DEFAULT_LIMIT
+) -> Call[Listing]:
+    _check_whose("list", user, everyone)
     if type(limit) is not int or not 1 <= limit <= 1000:
         raise InvalidRequest("limit is an int from 1 to 1000.", code="bad_limit")
     if cursor is not None and type(cursor) is not bytes:
@@ -228,13 +231,18 @@ def count(*, user: str | None = None) -> Call[int]:
 
 
 def destroy_all(*, user: str | None = None, except_sid: Sid | None = None, everyone: bool = False) -> Call[int]:
-    if type(everyone) is not bool or everyone is (user is not None):
-        raise InvalidRequest("destroy_all takes either a user or everyone=True.")
+    _check_whose("destroy_all", user, everyone)
     but = None if except_sid is None else as_key(except_sid)
     return Call("destroy_all", _somebody(user), but, everyone or None, read=_read_number, may_repeat=False)
 
 
 # -- Arguments --
+
+
+def _check_whose(verb: str, user: str | None, everyone: bool) -> None:
+    """A user who is None, because nobody is logged in, must not turn out to be everybody."""
+    if type(everyone) is not bool or everyone is (user is not None):
+        raise InvalidRequest(f"{verb} takes either a user or everyone=True.")
 
 
 def as_key(sid: Sid) -> bytes:

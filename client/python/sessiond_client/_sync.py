@@ -171,10 +171,19 @@ class Client:
         self._call(_protocol.destroy(sid))
 
     def list(
-        self, *, user: str | None = None, cursor: bytes | None = None, limit: int = _protocol.DEFAULT_LIMIT
+        self,
+        *,
+        user: str | None = None,
+        everyone: bool = False,
+        cursor: bytes | None = None,
+        limit: int = _protocol.DEFAULT_LIMIT,
     ) -> Listing:
-        """A page of the living sessions, of one user or of all, at most 1000. Its `cursor` fetches the next page."""
-        return self._call(_protocol.list_(user=user, cursor=cursor, limit=limit))
+        """A page of the living sessions of a user, or of all with `everyone=True`, at most 1000.
+
+        It can be iterated; its `cursor` fetches the next page. An entry's `key` stands for its sid in every verb, so
+        `destroy(entry.key)` ends that session, and `cookies.key_of(sid) == entry.key` says that it is this one.
+        """
+        return self._call(_protocol.list_(user=user, everyone=everyone, cursor=cursor, limit=limit))
 
     def count(self, *, user: str | None = None) -> int:
         """How many sessions are alive, of one user or of all."""

@@ -5,6 +5,7 @@ Instants are integer milliseconds since the Unix epoch, UTC, by the daemon's clo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
@@ -53,10 +54,16 @@ class Entry:
 
 @dataclass(slots=True)
 class Listing:
-    """A page of sessions. `cursor` fetches the next page; None after the last one."""
+    """A page of sessions, to be iterated. `cursor` fetches the next page; None after the last one."""
 
     entries: list[Entry]
     cursor: bytes | None
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
 
 @dataclass(slots=True)
