@@ -400,7 +400,9 @@ def test_a_stopping_daemon_answers_what_was_sent(tmp_path: Path) -> None:
     daemon = Daemon(data=str(tmp_path / "s.db"))
     try:
         with Stream(daemon.host, daemon.port) as stream:
-            seqs = stream.call(*(["set", key(f"stop{n}"), "json", b"{}", 60_000] for n in range(2000)))
+            sets = [["set", key(f"stop{n}"), "json", b"{}", 60_000] for n in range(2000)]
+            asked, *seqs = stream.call(["get", key("nobody")], *sets)
+            first = msgspec.msgpack.decode(stream.receive()[1])  # so the daemon has the message
             daemon.process.send_signal(signal.SIGTERM)
             late = stream.call(["get", key("late")])
             found, closed = stream.until_closed()
@@ -408,7 +410,8 @@ def test_a_stopping_daemon_answers_what_was_sent(tmp_path: Path) -> None:
     finally:
         code = daemon.wait()
 
-    answers = {seq: answer for seq, *answer in found if seq}
+    answers = {seq: answer for seq, *answer in first + found if seq}
+    assert answers[asked] == ["missing"]
     assert [0, "stopping"] in found
     assert {answers[seq][0] for seq in seqs} == {"ok"}
     assert answers.get(late[0], ["missing"])[0:2] in (["missing"], ["failed", "stopping"])
