@@ -8,12 +8,13 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from sessiond.calls import DAY, Policy
 from sessiond.errors import SettingError
-from sessiond.http.auth import is_loopback
+from sessiond.http.address import Listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,37 +52,6 @@ class Setting:
     many: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """A TCP address (host without brackets, port 0: any free one) or a unix socket's path."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @classmethod
-    def read(cls, text: str) -> "Listen":
-        if text.startswith("unix:"):
-            if not (path := text.removeprefix("unix:").removeprefix("//")):
-                raise ValueError("unix:PATH needs a path")
-            return cls(path=path)
-        host, colon, port = text.rpartition(":")
-        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ValueError("an address is HOST:PORT, such as 127.0.0.1:7377, or unix:PATH")
-        if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
-            raise ValueError("an IPv6 address stands in brackets: [::1]:7377")
-        return cls(host=host.strip("[]"), port=int(port))
-
-    @property
-    def address(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
-        return bool(self.path) or is_loopback(self.host)
-
-
 MAX_DATA = 15 * 1024**2
 """Data, its user and its meta must fit into one message of the stream."""
 
@@ -107,7 +77,12 @@ def size(value: object) -> int:
 
 
 def optional_duration(value: object) -> int | None:
-    return None if str(value).strip().lower() == "off" else duration(value)
+    if str(value).strip().lower() == "off":
+        return None
+    try:
+        return duration(value)
+    except ValueError as e:
+        raise ValueError(f"{e}; or it is off") from e
 
 
 def boolean(value: object) -> bool:
@@ -201,20 +176,25 @@ def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file
             values[name] = setting.read(value)
         except ValueError as e:
             raise SettingError(f"{source} cannot be {_text(value)!r}: {e}.") from e
-    known = {f"SESSIOND_{name.upper()}" for name in SETTINGS} | {"SESSIOND_CONFIG", *_OTHERS}
     for variable in environment:
-        if variable.startswith("SESSIOND_") and variable not in known:
-            raise SettingError(f"there is no setting {variable}; docs/settings.md lists them.")
+        if variable.startswith("SESSIOND_") and (meant := _misspelt(variable.removeprefix("SESSIOND_").lower())):
+            raise SettingError(f"there is no setting {variable}; did you mean SESSIOND_{meant.upper()}?")
     return _together(Settings(**values))
+
+
+def _misspelt(name: str) -> str | None:
+    """The setting that a name in the environment was probably meant for; None for one of ours, and for strangers.
+
+    Strangers are no mistake: Kubernetes gives every process SESSIOND_SERVICE_HOST when a service is called sessiond, and
+    clients and apps have names of their own.
+    """
+    known = [*SETTINGS, "config"]
+    return None if name in known else next(iter(get_close_matches(name, known, 1, 0.75)), None)
 
 
 def flag(name: str) -> str:
     """How a setting is written on the command line."""
     return "--" + name.replace("_", "-")
-
-
-_OTHERS = {"SESSIOND_URL", "SESSIOND_TOKEN", "SESSIOND_COMMAND", "SESSIOND_TEST_REQUIRE", "SESSIOND_TEST_THOROUGH"}
-"""Names that belong to clients and tests, and may well stand in the same environment."""
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -226,14 +206,19 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise SettingError(f"the settings file {file} is not TOML: {e}.") from e
     for name in values:
         if name not in SETTINGS:
-            raise SettingError(f"{file} sets {name}, which is no setting; docs/settings.md lists them.")
+            meant = get_close_matches(name.replace("-", "_"), SETTINGS, 1)
+            hint = f"did you mean {meant[0]}?" if meant else "sessiond serve --help lists them."
+            raise SettingError(f"{file} sets {name}, which is no setting; {hint}")
     return values
 
 
 def _together(settings: Settings) -> Settings:
     """The rules that hold between settings."""
     if settings.ttl > settings.max_ttl:
-        raise SettingError("ttl is longer than max_ttl: lower the one or raise the other.")
+        raise SettingError(
+            f"ttl, {settings.ttl / 1000:g} s, is longer than max_ttl, {settings.max_ttl / 1000:g} s: "
+            "lower the one or raise the other."
+        )
     if settings.max_data > MAX_DATA:
         raise SettingError("max_data is over 15MiB, and one message of the stream holds 16MiB: lower it.")
     for listen in map(Listen.read, settings.listen):

@@ -26,9 +26,11 @@ class Histogram:
 
 
 class CallFigures:
-    """Calls by (verb, outcome), and the seconds from a call's arrival to its answer by verb."""
+    """Calls by (verb, outcome), the seconds from a call's arrival to its answer by verb, and by code, what was refused
+    before it was begun: wrong calls of the stream and wrong requests of REST."""
 
     def __init__(self) -> None:
+        self.refused: defaultdict[str, int] = defaultdict(int)
         self.answered: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
 

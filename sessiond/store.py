@@ -46,6 +46,8 @@ class Store:
         self.clock = clock
         self.stopping = False
         self.figures = CallFigures()
+        for verb in VERBS.values():
+            self.figures.answered[verb, "failed"] = 0  # there before the first time, so that an alarm can count from 0
         self._engine = engine
         self._policies = dict(policies)
 

@@ -62,6 +62,7 @@ class HttpApp:
             self._admit(request)
             return await handler(request)
         except Refused as e:
+            self._store.figures.refused[e.code] += 1
             return problem(e.code, e.text)
         except web.HTTPMethodNotAllowed as e:
             allowed = ", ".join(sorted(e.allowed_methods))

@@ -6,7 +6,6 @@ browser is refused by its Origin, and a name that somebody else points at 127.0.
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -68,15 +67,6 @@ class Guard:
                 raise Refused(
                     "misdirected", "This daemon does not answer for that host; see allowed_hosts in its settings."
                 )
-
-
-def is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _without_port(netloc: str) -> str:

@@ -34,6 +34,11 @@ class _Figures(Collector):
         for (verb, outcome), number in calls.answered.items():
             answered.add_metric([verb, outcome], number)
         yield answered
+
+        refused = CounterMetricFamily("sessiond_refused", "Wrong calls and requests, refused unbegun.", labels=["code"])
+        for code, number in calls.refused.items():
+            refused.add_metric([code], number)
+        yield refused
         yield _histogram(
             "sessiond_call_seconds", "From a call's arrival to its answer.", calls.seconds.items(), label="verb"
         )

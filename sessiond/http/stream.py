@@ -72,6 +72,7 @@ class _Connection:
         calls: list[Call] = []
         for seq, call in wire.read_message(data, self._namespace, self._store.policy(self._namespace)):
             if isinstance(call, Refused):
+                self._store.figures.refused[call.code] += 1
                 self._answers.append(wire.refusal_fields(seq, call))
             elif self._store.stopping:
                 self._answers.append(wire.answer_fields(seq, call, _STOPPING))

@@ -30,6 +30,8 @@ def build(call: dict[str, Any]) -> protocol.Call[Any]:
         reads: dict[str, Callable[[bytes], Any]] = {"msgpack": msgpack.unpackb, "json": json.loads, "bytes": bytes}
         for payload in {"data", "set"} & given.keys():
             given[payload] = reads[given["format"]](given[payload])
+    if call["verb"] == "list":
+        given["everyone"] = "user" not in given  # the client's own guard: the wire has no such argument
     names = {"key": "sid", "new_key": "new_sid", "except_key": "except_sid"}
     verb = {"set": "set_", "list": "list_"}.get(call["verb"], call["verb"])
     built: protocol.Call[Any] = getattr(protocol, verb)(**{names.get(name, name): each for name, each in given.items()})
@@ -243,10 +245,10 @@ BAD: list[tuple[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
     ("bad_meta", protocol.create, (KEY, {}), {"format": "json", "meta": "x"}),
     ("bad_grace", protocol.rotate, (KEY, b"n" * 32), {"grace": -1}),
     ("bad_grace", protocol.rotate, (KEY, b"n" * 32), {"grace": 3600.001}),
-    ("bad_limit", protocol.list_, (), {"limit": 0}),
-    ("bad_limit", protocol.list_, (), {"limit": 1001}),
-    ("bad_limit", protocol.list_, (), {"limit": True}),
-    ("bad_cursor", protocol.list_, (), {"cursor": "x"}),
+    ("bad_limit", protocol.list_, (), {"everyone": True, "limit": 0}),
+    ("bad_limit", protocol.list_, (), {"everyone": True, "limit": 1001}),
+    ("bad_limit", protocol.list_, (), {"everyone": True, "limit": True}),
+    ("bad_cursor", protocol.list_, (), {"everyone": True, "cursor": "x"}),
     ("bad_data", protocol.patch, (KEY, {}, "name"), {"format": "json"}),
     ("bad_data", protocol.patch, (KEY, {}, [1]), {"format": "json"}),
     ("bad_call", protocol.destroy_all, (), {}),

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from sessiond.calls import Address, Call, Patch
 from sessiond.engine import execute
 from sessiond.record import Answer
 from tests.support import (
     AMPLE,
     HOUR,
     NOW,
+    TTL,
     Subject,
     count,
     create,
@@ -29,9 +31,30 @@ from tests.support import (
     touch,
 )
 
+CACHES = [(0, False), (0, True), (3000, False), (3000, True), (AMPLE, False)]
+each_cache = pytest.mark.parametrize(
+    ("cache_bytes", "slow"), CACHES, ids=["cold", "cold and slow", "tight", "tight and slow", "hot"]
+)
 LANES = 12
 TURNS = 120
 KEYS = [f"key {n}" for n in range(6)]
+
+
+async def opened(folder: Path, cache_bytes: int, slow: bool) -> Subject:
+    """`slow`: what is read from the file comes only when no commit is under way any more, as on a busy disk."""
+    subject = await Subject(str(folder / "sessions.db"), cache_bytes).open()
+    if slow:
+        engine: Any = subject.engine
+        load = engine._file.load
+
+        async def late(addresses: list[Address]) -> Any:
+            found = await load(addresses)
+            while engine._gathering.rows or engine._committing is not None or engine._renewals_due:
+                await asyncio.sleep(0)
+            return found
+
+        engine._file.load = late
+    return subject
 
 
 class Witness:
@@ -63,11 +86,11 @@ class Witness:
                 self.dead.setdefault(life, self.time)
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 3000, AMPLE])
+@each_cache
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_many_lanes(tmp_path: Path, cache_bytes: int, seed: int) -> None:
+async def test_many_lanes(tmp_path: Path, cache_bytes: int, slow: bool, seed: int) -> None:
     """Whatever races: versions of one life are never given twice, and what was destroyed is not seen again."""
-    subject = await Subject(str(tmp_path / "sessions.db"), cache_bytes).open()
+    subject = await opened(tmp_path, cache_bytes, slow)
     witness = Witness()
 
     async def live(number: int) -> None:
@@ -127,10 +150,10 @@ async def test_many_lanes(tmp_path: Path, cache_bytes: int, seed: int) -> None:
     assert [] == subject.fatal
 
 
-@pytest.mark.parametrize("cache_bytes", [0, AMPLE])
-async def test_no_patch_is_lost(tmp_path: Path, cache_bytes: int) -> None:
+@each_cache
+async def test_no_patch_is_lost(tmp_path: Path, cache_bytes: int, slow: bool) -> None:
     """Patches of different names by many lanes, while the session moves from key to key, are all there in the end."""
-    subject = await Subject(str(tmp_path / "sessions.db"), cache_bytes).open()
+    subject = await opened(tmp_path, cache_bytes, slow)
     await subject.one(create("0"))
     moves = 7
 
@@ -156,10 +179,10 @@ async def test_no_patch_is_lost(tmp_path: Path, cache_bytes: int) -> None:
     assert 1 + 8 * 40 == record_of(answer).version
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 3000, AMPLE])
-async def test_a_logout_everywhere_leaves_nobody(tmp_path: Path, cache_bytes: int) -> None:
+@each_cache
+async def test_a_logout_everywhere_leaves_nobody(tmp_path: Path, cache_bytes: int, slow: bool) -> None:
     """However a user's sessions are rotated and written meanwhile, destroy_all ends every one that was there before."""
-    subject = await Subject(str(tmp_path / "sessions.db"), cache_bytes).open()
+    subject = await opened(tmp_path, cache_bytes, slow)
     chance = random.Random(5)
     left: list[Any] = []
 
@@ -185,3 +208,25 @@ async def test_a_logout_everywhere_leaves_nobody(tmp_path: Path, cache_bytes: in
     await subject.engine.close()
 
     assert [(0, ["missing"] * 6 + ["ok"])] * 25 == left
+
+
+@pytest.mark.parametrize("write", [patch("x", b'{"w":2}'), touch("x", 2 * HOUR)], ids=["patch", "touch"])
+async def test_a_call_that_waits_twice_sees_what_others_did_meanwhile(tmp_path: Path, write: Call) -> None:
+    """What a call found before it had to wait again is not what it acts on, if another lane has changed it since."""
+    subject = await opened(tmp_path, 0, slow=True)
+    await subject.ask(create("x", b'{"v":1}'), create("y"), rotate("y", "z", HOUR), destroy("z"))
+    lanes = [subject.engine.lane() for _ in range(3)]
+
+    await asyncio.wait_for(
+        asyncio.gather(
+            execute(lanes[0], [rotate("x", "y", HOUR)], NOW),
+            execute(lanes[1], [write], NOW),
+            execute(lanes[2], [get("x"), count()], NOW),  # a count brings renewals to disk
+        ),
+        10,
+    )
+    answer = await subject.one(get("y"))
+    await subject.engine.close()
+
+    expected = ({"v": 1, "w": 2}, TTL) if isinstance(write, Patch) else ({"v": 1}, 2 * HOUR)
+    assert expected == (data_of(answer), record_of(answer).ttl)

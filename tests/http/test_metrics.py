@@ -48,10 +48,23 @@ def test_calls_are_counted_by_verb_and_outcome(fresh: Daemon) -> None:
     assert found["sessiond_calls_total outcome=missing verb=get"] == 2
     assert found["sessiond_calls_total outcome=conflict verb=set"] == 1
     assert found["sessiond_calls_total outcome=missing verb=touch"] == 1
-    assert not any("verb=count" in name for name in found)
+    assert not any(name.startswith("sessiond_call_seconds") and "verb=count" in name for name in found)
+    assert found["sessiond_calls_total outcome=failed verb=count"] == 0
     assert found["sessiond_call_seconds_count verb=get"] == 3
     assert found["sessiond_call_seconds_bucket le=+Inf verb=get"] == 3
     assert 0 < found["sessiond_call_seconds_sum verb=get"] < 10
+
+
+def test_refusals_are_counted_by_code(fresh: Daemon) -> None:
+    """A wrong request of REST and a wrong call of the stream are counted, by their code."""
+    fresh.ask("GET", "/v1/sessions?limit=0")
+    with Stream(fresh.host, fresh.port) as stream:
+        stream.ask(["list", None, None, 0], ["get", b"short"])
+
+    found = figures(fresh)
+
+    assert found["sessiond_refused_total code=bad_limit"] == 2
+    assert found["sessiond_refused_total code=bad_key"] == 1
 
 
 def test_buckets_only_grow(fresh: Daemon) -> None:

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-import sessiond_client
 from aiohttp import web
 
+import sessiond_client
 from sessiond.calls import Policy
 from sessiond.config import SETTINGS
 from sessiond.http import openapi, problem, wire
@@ -23,12 +23,18 @@ def sources(*folders: str) -> list[Path]:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     """docs/settings.md has one row for each setting, with its key, flag, variable and default, and no other row."""
-    rows = re.findall(r"^\| `(\w+)` \| `--([\w-]+)` \| `(SESSIOND_\w+)` \| (.*?) \|", (ROOT / "docs" / "settings.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| `--([\w-]+)` \| `(SESSIOND_\w+)` \| (.*?) \|",
+        (ROOT / "docs" / "settings.md").read_text(),
+        re.M,
+    )
 
     expected = []
     for name, setting in SETTINGS.items():
         default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
-        expected.append((name, name.replace("_", "-"), f"SESSIOND_{name.upper()}", f"`{default}`" if default else "none"))
+        expected.append(
+            (name, name.replace("_", "-"), f"SESSIOND_{name.upper()}", f"`{default}`" if default else "none")
+        )
     assert expected == rows
 
 
@@ -46,8 +52,15 @@ def test_every_code_is_documented() -> None:
     found = set(problem.STATUSES)
     for path in sources("sessiond"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refused", "problem", "failed", "StorageError"):
-                found |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "Refused",
+                "problem",
+                "failed",
+                "StorageError",
+            ):
+                found |= {
+                    arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+                }
 
     assert len(found) > 30
     assert {code for code in found if f"`{code}`" not in PROTOCOL} == set()
@@ -97,7 +110,13 @@ def test_the_client_exports_what_its_face_lists() -> None:
 
 def test_the_default_port_is_the_same_everywhere() -> None:
     """7377 in the settings, the client, the compose file and the README."""
-    for place in ("sessiond/config.py", "client/python/sessiond_client/_urls.py", "docker-compose.yml", "Dockerfile", "README.md"):
+    for place in (
+        "sessiond/config.py",
+        "client/python/sessiond_client/_urls.py",
+        "docker-compose.yml",
+        "Dockerfile",
+        "README.md",
+    ):
         assert "7377" in (ROOT / place).read_text(), place
 
 

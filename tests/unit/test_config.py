@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from sessiond.config import SETTINGS, Listen, Settings, duration, hosts, read_settings, size
+from sessiond.config import SETTINGS, Settings, duration, hosts, read_settings, size
 from sessiond.errors import SettingError
+from sessiond.http.address import Listen
 
 DAY = 24 * 3600 * 1000
 
@@ -188,7 +189,11 @@ def test_addresses_are_separated_by_commas_everywhere() -> None:
         ("allow_anonymous", "maybe", "it is true or false"),
         ("ttl", "0", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("max_ttl", "ever", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
-        ("lifetime", "none", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        (
+            "lifetime",
+            "none",
+            "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d; or it is off",
+        ),
         ("max_data", "-1", "a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB"),
         ("sweep_interval", "0s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("drain", "-1s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
@@ -220,13 +225,26 @@ def test_a_boolean_has_many_spellings(text: str, value: bool) -> None:
 
 
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
-    """A mistyped name must not pass unseen, wherever it stands; names of clients and tests may stand there too."""
-    file = tmp_path / "s.toml"
-    file.write_text("tll = 3")
+    """A mistyped name must not pass unseen, wherever it stands. The environment may hold names of others: of clients,
+    of tests, and those that Kubernetes makes of a service's name."""
+    near, far = tmp_path / "near.toml", tmp_path / "far.toml"
+    near.write_text("max-ttl = 3")
+    far.write_text("colour = 3")
 
-    assert mistake({}, {"SESSIOND_TLL": "3"}) == "there is no setting SESSIOND_TLL; docs/settings.md lists them."
-    assert mistake({}, {}, file) == f"{file} sets tll, which is no setting; docs/settings.md lists them."
-    read_settings({}, {"SESSIOND_URL": "http://127.0.0.1:7377", "SESSIOND_TEST_REQUIRE": "all", "OTHER": "x"}, None)
+    assert mistake({}, {"SESSIOND_LISTN": ":1"}) == "there is no setting SESSIOND_LISTN; did you mean SESSIOND_LISTEN?"
+    assert mistake({}, {}, near) == f"{near} sets max-ttl, which is no setting; did you mean max_ttl?"
+    assert mistake({}, {}, far) == f"{far} sets colour, which is no setting; sessiond serve --help lists them."
+    strangers = (
+        "URL",
+        "TOKEN",
+        "COMMAND",
+        "TEST_REQUIRE",
+        "SECRET",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "PORT_7377_TCP_ADDR",
+    )
+    read_settings({}, {f"SESSIOND_{name}": "x" for name in strangers}, None)
 
 
 def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
@@ -270,7 +288,9 @@ def test_the_clock_of_a_daemon_that_others_reach_cannot_be_moved() -> None:
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     """A ttl over max_ttl, and data that no message of the stream can hold."""
-    assert mistake({"ttl": "2d", "max_ttl": "1d"}) == "ttl is longer than max_ttl: lower the one or raise the other."
+    assert mistake({"ttl": "2d", "max_ttl": "1d"}) == (
+        "ttl, 172800 s, is longer than max_ttl, 86400 s: lower the one or raise the other."
+    )
     assert mistake({"max_data": "16MiB"}) == (
         "max_data is over 15MiB, and one message of the stream holds 16MiB: lower it."
     )

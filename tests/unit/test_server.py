@@ -150,7 +150,7 @@ def test_a_living_unix_socket_is_left_alone(start: Any, tmp_path: Path) -> None:
 
     assert refusal("--data", "memory:", "--listen", f"unix:{path}") == (
         EXIT_START,
-        f"sessiond: cannot listen on {path}: another process does. Stop that one, or give another --listen.",
+        f"sessiond: cannot listen on {path}: another process listens there. Stop it, or give another --listen.",
     )
     assert unix_ask(path).status == 200
 
@@ -176,8 +176,8 @@ def test_a_port_in_use_is_told(start: Any, tmp_path: Path) -> None:
 
     assert refusal("--data", data, "--listen", f"127.0.0.1:{first.port}") == (
         EXIT_START,
-        f"sessiond: cannot listen on 127.0.0.1:{first.port}: another process does. "
-        "Stop that one, or give another --listen.",
+        f"sessiond: cannot listen on 127.0.0.1:{first.port}: another process listens there. "
+        "Stop it, or give another --listen.",
     )
     start(data=data)
 

@@ -158,7 +158,8 @@ class Client:
     def rotate(self, sid: Sid, *, new_sid: str | None = None, grace: Seconds = 0) -> str:
         """Moves the session to a new sid, minted unless given, and returns that. Do this when somebody logs in.
 
-        The old sid is dead at once, or for `grace` seconds, at most 3600, stands for the new one.
+        The old sid is dead at once, or for `grace` seconds, at most 3600, stands for the new one. Give no grace at a
+        login: somebody who had planted the old sid would be let in. It is for ids that change by the clock.
 
         Raises Missing when the session is not alive, Exists when one lives under the new sid.
         """

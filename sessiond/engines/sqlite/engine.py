@@ -278,8 +278,9 @@ class SqliteEngine:
         if address in self._gathering.rows:
             self._gathering.rows[address] = record
             return
+        if not self._renewed:
+            self._wake_after(RENEWAL_DELAY)  # for those that follow, too
         self._renewed[address] = record
-        self._wake_after(RENEWAL_DELAY)
 
     # Fetching from the file ------------------------------------------------------------------------------
 

@@ -110,9 +110,15 @@ class SessionFile:
         """Opens or makes the file, its folder included, and brings it up to date. StartError says why it cannot."""
         path = path.absolute()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("ab").close()  # tells what SQLite does not: that it is a folder, or belongs to somebody else
+            _make_folder(path.parent)
             lock = _take_lock(path)
+            try:
+                # Sessions are nobody else's business; SQLite gives the files beside this one its mode. And this tells
+                # what SQLite does not: that the path is a folder, or belongs to somebody else.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            except OSError:
+                lock.close()
+                raise
         except OSError as e:
             raise StartError(
                 f"cannot use {path}: {e.strerror}. Give a file in a folder that sessiond may write to."
@@ -303,9 +309,23 @@ def _storage_error(error: sqlite3.Error) -> StorageError:
     return StorageError("storage_failed", f"The storage refused the write: {error}.", fatal)
 
 
+def _make_folder(folder: Path) -> None:
+    """Makes a folder that is not there, for its owner alone, so that it outlives a power loss too."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # SQLite makes its file known to the disk's folder, and nobody the folder to the one above it.
+        above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
+
+
 def _take_lock(path: Path) -> IO[str]:
     """Holds `path`.lock for as long as the process lives; the kernel lets go of it even after kill -9."""
-    file = path.with_name(path.name + ".lock").open("a+")
+    handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(handle, "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
