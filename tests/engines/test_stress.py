@@ -49,7 +49,9 @@ async def opened(folder: Path, cache_bytes: int, slow: bool) -> Subject:
 
         async def late(addresses: list[Address]) -> Any:
             found = await load(addresses)
-            while engine._gathering.rows or engine._committing is not None or engine._renewals_due:
+            while (
+                engine._gathering.rows or engine._committing is not None or (engine._renewals_due and engine._renewed)
+            ):
                 await asyncio.sleep(0)
             return found
 
