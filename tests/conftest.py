@@ -5,13 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import AMPLE, Subject
-
-ENGINES = {
-    "memory": ("memory:", AMPLE),
-    "sqlite": ("sessions.db", AMPLE),
-    "sqlite-cold": ("sessions.db", 0),  # a cache that holds nothing: every call goes to the file
-}
+from tests.support import ENGINES, Subject
 
 
 @pytest.fixture(params=list(ENGINES))

@@ -22,6 +22,12 @@ TTL = 10 * MINUTE
 POLICY = Policy(ttl=TTL)
 AMPLE = 64 * 1024 * 1024
 
+ENGINES = {
+    "memory": ("memory:", AMPLE),
+    "sqlite": ("sessions.db", AMPLE),
+    "sqlite-cold": ("sessions.db", 0),  # a cache that holds nothing: every call goes to the file
+}
+
 
 def key(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()

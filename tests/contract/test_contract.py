@@ -14,6 +14,7 @@ from sessiond.engine import Entry, execute
 from sessiond.errors import Refused
 from sessiond.record import MAX_HOPS, REPEAT_WINDOW, Answer
 from tests.support import (
+    ENGINES,
     HOUR,
     MINUTE,
     NOW,
@@ -59,6 +60,7 @@ VERBS: dict[str, tuple[Call, tuple[Any, ...], tuple[Any, ...]]] = {
     "destroy_all": (destroy_all(), ("ok", 1), ("ok", 0)),
     "destroy_all user": (destroy_all("ann"), ("ok", 1), ("ok", 0)),
 }
+keeping = pytest.mark.parametrize("subject", [name for name in ENGINES if name != "memory"], indirect=True)
 each_verb = pytest.mark.parametrize("verb", VERBS)
 
 
@@ -1178,10 +1180,9 @@ async def test_an_empty_batch_is_fine(subject: Subject) -> None:
 # Keeping ---------------------------------------------------------------------------------------------------
 
 
+@keeping
 async def test_reopening_gives_everything_back(subject: Subject) -> None:
     """An engine that keeps records answers after reopening as it did before, renewals of a moment ago included."""
-    if not subject.persists:
-        pytest.skip("memory keeps nothing, and says so")
     await subject.ask(
         create("a", b'{"x":1}', user="ann", meta={"k": "v"}, lifetime=HOUR, op=op("1")),
         create("b", b"\xff\x00", "bytes"),
@@ -1212,14 +1213,13 @@ async def test_reopening_gives_everything_back(subject: Subject) -> None:
     assert before == after
 
 
+@keeping
 async def test_no_answer_shows_what_a_crash_could_undo(subject: Subject) -> None:
     """Whenever an answer comes, the file already holds what it tells of, be it a write, a read or an absence.
 
     A second connection looks at the file inside each reply. One lane fixes the order in which a session's states follow
     each other, and each state bears a mark; so the file must show the state that the answer tells of, or a later one.
     """
-    if not subject.persists:
-        pytest.skip("memory keeps nothing, and says so")
     script: list[tuple[str, Call, int | None]] = []  # the session, the call, and the mark it leaves; None: as it was
     living: dict[str, int] = {}
     for turn in range(60):
