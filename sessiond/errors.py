@@ -4,7 +4,7 @@
     ├── Refused      the call is wrong: the caller's fault, repeated it is refused again
     ├── SettingError the settings are wrong: the operator's fault, told at start
     ├── StartError   the daemon cannot start: a taken port, a locked or foreign file
-    └── Damaged      a stored row is not what was written
+    └── Damaged      a stored row is not what was written, or cannot be read
 
 A missing session, a conflict or an existing key is an answer (`record.Answer`), never an error.
 """
@@ -32,4 +32,9 @@ class StartError(SessiondError):
 
 
 class Damaged(SessiondError):
-    """A stored row whose seal does not fit: bit rot, a swapped row, or somebody else's writing."""
+    """A stored row that cannot be had. `code`: `integrity`, its seal does not fit, which is bit rot, a swapped row, or
+    somebody else's writing; or `storage_failed`, it could not be read this time."""
+
+    def __init__(self, text: str, code: str = "integrity") -> None:
+        super().__init__(text)
+        self.code = code

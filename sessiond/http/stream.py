@@ -55,8 +55,8 @@ class _Connection:
                     break
                 try:
                     self._take(message.data)
-                except wire.Malformed:
-                    await self._socket.close(code=wire.CLOSE_MALFORMED, message=b"a message is an array of calls")
+                except wire.Malformed as e:
+                    await self._socket.close(code=e.code, message=b"a message is an array of at most 10000 calls")
                     break
                 await self.flush()
                 await self._room.wait()

@@ -312,13 +312,14 @@ def test_the_handshake_asks_for_the_sub_protocol(
         (b"", Stream.TEXT, 1003),
         (b"\xff", Stream.TEXT, 1007),  # no UTF-8
         (b"\x90" + b"\0" * (16 * MIB), Stream.BINARY, 1009),
+        (b"\xdc\x27\x11" + b"\x93\x01\xa5count\xc0" * 10_001, Stream.BINARY, 1009),
         (b"\xc0", Stream.BINARY, 1007),
         (b"\x90", 3, 1002),  # an opcode that does not exist
     ],
-    ids=["text", "empty-text", "bad-text", "over-16-MiB", "nil", "opcode"],
+    ids=["text", "empty-text", "bad-text", "over-16-MiB", "10001-calls", "nil", "opcode"],
 )
 def test_a_wrong_message_closes_the_stream(stream: Stream, payload: bytes, opcode: int, code: int) -> None:
-    """Text is 1003, more than 16 MiB is 1009, no array of calls is 1007, and what is no WebSocket is 1002."""
+    """Text is 1003, more than 16 MiB or 10,000 calls is 1009, no array of calls is 1007, and what is no WebSocket is 1002."""
     with suppress(ConnectionError):
         stream.send(payload, opcode)
 

@@ -26,6 +26,15 @@ def create(address: tuple[str, bytes]) -> Call:
     return calls.create(address, "json", b"{}", POLICY)
 
 
+def counted(store: Store) -> dict[tuple[str, str], int]:
+    return {what: number for what, number in store.figures.answered.items() if number}
+
+
+async def test_failures_are_counted_from_zero(store: Store) -> None:
+    """Every verb has its number of failures before the first, so that an alarm sees it grow."""
+    assert store.figures.answered == {(verb, "failed"): 0 for verb in VERBS.values()}
+
+
 async def test_every_call_has_its_verb() -> None:
     """No kind of call is counted under a wrong name, or under none."""
     assert set(VERBS) == set(Call.__args__)
@@ -40,7 +49,7 @@ async def test_calls_are_counted_with_outcome_and_time(store: Store) -> None:
     await store.execute(create(HERE))
     store.lane().submit([Get(HERE), Get(THERE)], store.clock.now(), lambda position, answer: None)
 
-    assert store.figures.answered == {
+    assert counted(store) == {
         ("create", "ok"): 1,
         ("create", "exists"): 1,
         ("get", "ok"): 1,
@@ -58,7 +67,7 @@ async def test_living_sessions_are_counted_by_namespace_and_nobody_called(store:
     store.clock.advance(1000)
 
     assert await store.living() == {"here": 0, "there": 0}
-    assert store.figures.answered == {("create", "ok"): 1}
+    assert counted(store) == {("create", "ok"): 1}
 
 
 async def test_namespaces_do_not_see_each_other(store: Store) -> None:

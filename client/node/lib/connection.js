@@ -11,7 +11,7 @@
 const { AuthError, ConnectFailed, InvalidRequest, SessiondError } = require('./errors');
 const { DaemonStopped, Link } = require('./link');
 const { Errand, LONGEST_PAUSE, Route, connectFailed, reasonOf } = require('./policy');
-const { isPush, isStopping, joinCalls, packCall, tellsStopping, unpackAnswers } = require('./protocol');
+const { MAX_CALLS, isPush, isStopping, joinCalls, packCall, tellsStopping, unpackAnswers } = require('./protocol');
 
 /** @typedef {import('./policy').Outage} Outage */
 
@@ -153,7 +153,7 @@ class Connection {
     for (const waiting of this.#outbox) {
       try {
         const call = packCall(waiting.seq, waiting.call);
-        if (packed.length > 0 && size + call.length > MESSAGE_SIZE) {
+        if (packed.length === MAX_CALLS || (packed.length > 0 && size + call.length > MESSAGE_SIZE)) {
           break;
         }
         packed.push(call);

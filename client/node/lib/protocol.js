@@ -46,6 +46,8 @@ const { Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = requi
 /** @typedef {{ version: number, expiresAt: number, ttl: number }} Written */
 
 const MAX_MESSAGE = 16 * 1024 * 1024;
+/** Calls that a message may hold. */
+const MAX_CALLS = 10_000;
 const LONGEST_HEAD = 5;
 const LARGEST_PLAIN_INT = 0xffffffff;
 const READS = new Set(['get', 'list', 'count']);
@@ -439,6 +441,7 @@ function errorOf([, status, ...rest]) {
 
 module.exports = {
   Call,
+  MAX_CALLS,
   count,
   create,
   destroy,

@@ -264,7 +264,7 @@ class Channel:
         """The calls of the next message, taken out of the outbox."""
         packed: list[bytes] = []
         size = 0
-        while self._outbox and size < MESSAGE_SIZE:
+        while self._outbox and size < MESSAGE_SIZE and len(packed) < _protocol.MAX_CALLS:
             waiting = self._outbox[0]
             if not waiting.future.done():
                 try:

@@ -22,6 +22,7 @@ T = TypeVar("T")
 Answer = list[Any]
 
 DEFAULT_LIMIT = 100
+MAX_CALLS = 10_000  # in one message
 _READS = frozenset({"get", "list", "count"})
 _ABSENCE_IS_NONE = frozenset({"get", "touch"})
 _INT, _OPTIONAL_INT, _OPTIONAL_STR, _OPTIONAL_MAP = int, (int, type(None)), (str, type(None)), (dict, type(None))

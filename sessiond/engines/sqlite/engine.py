@@ -41,6 +41,7 @@ PREFETCH = 500
 """How many of a waiting lane's records are fetched in one go."""
 
 _DAMAGED = failed("integrity", "The stored session is damaged and cannot be read; it can only be destroyed.")
+_UNREADABLE = failed("storage_failed", "The storage could not be read this time; try again.")
 
 _SURVEYS = (List, Count, DestroyAll)
 _MAY_BE_RELAXED = (Create, Set, Patch)
@@ -202,10 +203,10 @@ class SqliteEngine:
             outcome = perform(call, now, self._peek)
         except _Cold:
             return False
-        except Damaged:
-            self.figures.damaged += 1
+        except Damaged as e:
+            self.figures.damaged += e.code == "integrity"
             if not isinstance(call, Destroy):
-                reply(position, _DAMAGED)
+                reply(position, _DAMAGED if e.code == "integrity" else _UNREADABLE)
                 return True
             assert self._damaged_at is not None, "a damaged row is somewhere"
             self._write(self._damaged_at, None, now)

@@ -129,6 +129,10 @@ class SessionFile:
             await _migrate(writer, path)
             for pragma in _PRAGMAS:
                 await writer.execute_fetchall(pragma)
+            if next(iter(await writer.execute_fetchall("pragma journal_mode")))[0] != "wal":
+                raise StartError(
+                    f"{path} is on a file system without shared memory, a network's perhaps. Give a path on a local disk."
+                )
             reader = await aiosqlite.connect(path, isolation_level=None, timeout=5)
             await reader.execute_fetchall("pragma query_only = on")
             await reader.execute_fetchall("pragma mmap_size = 0")
@@ -159,7 +163,8 @@ class SessionFile:
             rows = await self._reader.execute_fetchall(_LOAD % _marks(len(keys)), (namespace, *keys))
         except sqlite3.DatabaseError as e:
             if len(keys) == 1:  # a damaged page: only those whose way leads through it cannot be read
-                found[namespace, keys[0]] = Damaged(str(e))
+                damaged = getattr(e, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+                found[namespace, keys[0]] = Damaged(str(e), "integrity" if damaged else "storage_failed")
                 return
             for key in keys:
                 await self._load(namespace, [key], found)
