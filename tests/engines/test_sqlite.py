@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -840,3 +840,29 @@ async def _look(path: str, names: list[str]) -> list[Answer]:
     answers = await subject.ask(*map(get, names))
     await subject.engine.close()
     return answers
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_a_cancelled_sweep_leaves_no_transaction_open(sqlite: Subject, turns: int) -> None:
+    """However far a sweep has come when its caller is cancelled, what is acknowledged after it is in the file."""
+    await sqlite.ask(*(create(f"dying {n}", ttl=1) for n in range(20)))
+    sweep = asyncio.create_task(sqlite.engine.sweep(NOW + 10, 100))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    sweep.cancel()
+    await asyncio.gather(sweep, return_exceptions=True)
+
+    assert brief(await sqlite.one(create("kept"), now=NOW + 10)) == ("ok", 1)
+    with closing(sqlite3.connect(sqlite.path)) as other:
+        assert other.execute("select count(*) from sessions where key = ?", (key("kept"),)).fetchone() == (1,)
+
+
+async def test_a_file_has_one_owner_under_all_its_names(sqlite: Subject, tmp_path: Path) -> None:
+    """A second engine finds the lock through a symbolic link too, and a file with a second hard link is refused."""
+    (tmp_path / "symbolic.db").symlink_to(sqlite.path)
+    with pytest.raises(StartError, match="is in use by"):
+        await Subject(str(tmp_path / "symbolic.db")).open()
+
+    (tmp_path / "hard.db").hardlink_to(sqlite.path)
+    with pytest.raises(StartError, match="hard link"):
+        await Subject(str(tmp_path / "hard.db")).open()

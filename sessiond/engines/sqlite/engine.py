@@ -18,7 +18,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from sessiond.calls import Address, Call, Count, Create, Destroy, DestroyAll, List, Patch, Rotate, SessionCall, Set
 from sessiond.engine import Expired, Reply
@@ -30,6 +30,8 @@ from sessiond.metrics import EngineFigures
 from sessiond.record import MAX_HOPS, OK, Answer, Record, failed, follow, perform
 
 log = logging.getLogger("sessiond")
+
+T = TypeVar("T")
 
 RENEWAL_DELAY = 0.5
 """Seconds until a renewal is written; with the commit itself it stays under the second that is promised."""
@@ -149,7 +151,7 @@ class SqliteEngine:
         self._depends: _Batch | None = None  # the newest batch that the call in hand has looked into
         self._damaged_at: Address | None = None  # where the call in hand met a damaged row
 
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._fetching: asyncio.Task[None] | None = None
         self._committer = asyncio.create_task(self._commit_for_ever(), name="sessiond commits")
         self._committer.add_done_callback(self._ended)
@@ -160,6 +162,10 @@ class SqliteEngine:
         return _Lane(self)
 
     async def sweep(self, now: int, limit: int) -> int:
+        # In a task of its own: a caller that is cancelled must not leave a transaction half-way.
+        return await asyncio.shield(self._start(self._sweep(now, limit)))
+
+    async def _sweep(self, now: int, limit: int) -> int:
         self.latest = max(self.latest, now)
         async with self._writing:
             started = perf_counter()
@@ -512,13 +518,13 @@ class SqliteEngine:
             if not done.done():
                 done.set_exception(error)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A lane would wait for ever, and nobody would be told.

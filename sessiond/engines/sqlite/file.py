@@ -7,8 +7,8 @@ can corrupt a WAL that two connections write at once; `_reader` reads what is co
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -108,17 +108,25 @@ class SessionFile:
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> "SessionFile":
         """Opens or makes the file, its folder included, and brings it up to date. StartError says why it cannot."""
-        path = path.absolute()
+        path = path.expanduser().resolve()  # the lock belongs to the file, by whatever link it was named
         try:
             _make_folder(path.parent)
             lock = _take_lock(path)
             try:
                 # Sessions are nobody else's business; SQLite gives the files beside this one its mode. And this tells
                 # what SQLite does not: that the path is a folder, or belongs to somebody else.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                links = os.fstat(handle).st_nlink
+                os.close(handle)
             except OSError:
                 lock.close()
                 raise
+            if links > 1:
+                lock.close()
+                raise StartError(
+                    f"{path} has another name as well (a hard link), under which a second daemon could open it. "
+                    "Remove that name, or give a copy."
+                )
         except OSError as e:
             raise StartError(
                 f"cannot use {path}: {e.strerror}. Give a file in a folder that sessiond may write to."
@@ -206,28 +214,33 @@ class SessionFile:
     async def write(self, rows: Mapping[Address, Record | None], now: int) -> None:
         """One commit, on disk when this returns. None writes the mark of a destroyed session. Raises StorageError."""
         values = [self._row(address, record, now) for address, record in rows.items()]
+        if self._writer.in_transaction:
+            # Whatever left it open, a commit inside it would be none.
+            raise StorageError("storage_failed", "A transaction was left open.", fatal=True)
         try:
             if len(values) <= ROWS_PER_STATEMENT:
                 # One statement is its own transaction: one hop to the thread, the GIL released once.
                 await self._writer.execute_fetchall(_upsert(len(values)), _flat(values))
             else:
-                await self._transaction(
-                    (_upsert(len(chunk)), _flat(chunk)) for chunk in _chunks(values, ROWS_PER_STATEMENT)
-                )
+                async with self._transaction():
+                    for chunk in _chunks(values, ROWS_PER_STATEMENT):
+                        await self._writer.execute_fetchall(_upsert(len(chunk)), _flat(chunk))
         except sqlite3.Error as e:
             raise _storage_error(e) from e
 
     async def sweep(self, now: int, limit: int, spared: Set[Address]) -> list[tuple[Address, bool]]:
         """Deletes at most `limit` of the dead, but for those `spared`, in one commit; which, and whether each was a session."""
+        enough = {"now": now, "window": REPEAT_WINDOW, "limit": limit + len(spared)}
         try:
-            enough = {"now": now, "window": REPEAT_WINDOW, "limit": limit + len(spared)}
             due = await self._reader.execute_fetchall(_DUE, enough)
-            rowids = [rowid for rowid, *address in due if tuple(address) not in spared][:limit]
-            if not rowids:
-                return []
-            gone: list[Any] = []
-            await self._writer.execute_fetchall("begin immediate")
-            try:
+        except sqlite3.Error as e:
+            raise StorageError("storage_failed", f"The storage could not be read: {e}.", fatal=False) from e
+        rowids = [rowid for rowid, *address in due if tuple(address) not in spared][:limit]
+        if not rowids:
+            return []
+        gone: list[Any] = []
+        try:
+            async with self._transaction():
                 for start in range(0, len(rowids), _KEYS_PER_QUERY):
                     chunk = rowids[start : start + _KEYS_PER_QUERY]
                     sweep = _SWEEP % _marks(len(chunk))
@@ -235,13 +248,16 @@ class SessionFile:
                 expired = [(ns, key, user, at) for ns, key, kind, user, at in gone if kind == _SESSION]
                 await self._writer.executemany(_REMEMBER, expired)
                 await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
-                await self._writer.execute_fetchall("commit")
-            except BaseException:
-                await self._rollback()
-                raise
         except sqlite3.Error as e:
             raise _storage_error(e) from e
         return [((row[0], row[1]), row[2] == _SESSION) for row in gone]
+
+    async def probe(self) -> None:
+        """One tiny commit, which changes nothing: whether writing works again. Raises StorageError."""
+        try:
+            await self._writer.execute_fetchall(f"pragma user_version = {len(STEPS)}")
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
 
     async def close(self) -> None:
         """Folds the WAL into the file, so that the file alone is the whole, and lets go of it."""
@@ -253,19 +269,17 @@ class SessionFile:
             await self._writer.close()
         self._lock.close()
 
-    async def _transaction(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
-        await self._writer.execute_fetchall("begin immediate")
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
         try:
-            for sql, parameters in statements:
-                await self._writer.execute_fetchall(sql, parameters)
+            # Inside, for a BEGIN whose caller is cancelled is carried out by the thread all the same.
+            await self._writer.execute_fetchall("begin immediate")
+            yield
             await self._writer.execute_fetchall("commit")
         except BaseException:
-            await self._rollback()
+            with suppress(sqlite3.Error):  # SQLite rolls back by itself on some errors; then nothing is left to do
+                await self._writer.execute_fetchall("rollback")
             raise
-
-    async def _rollback(self) -> None:
-        with suppress(sqlite3.Error):  # SQLite rolls back by itself on some errors; then there is nothing left to do
-            await self._writer.execute_fetchall("rollback")
 
     # Rows --------------------------------------------------------------------------------------------
 
