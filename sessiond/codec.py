@@ -88,13 +88,18 @@ _encode = {JSON: msgspec.json.encode, MSGPACK: pack}
 
 def _entries(format: str, data: bytes) -> dict[str, msgspec.Raw]:
     try:
+        if format == JSON:
+            data.decode()  # msgspec skips values without a look at their UTF-8
         return _raw_map[format](data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
         raise Refused("bad_data", f"The data must be one {format} map with string keys.") from e
 
 
 def check_map(format: str, data: bytes) -> None:
-    """Raises Refused `bad_data` unless data is one map with string keys, or the format is `bytes`."""
+    """Raises Refused `bad_data` unless data is one map with string keys, or the format is `bytes`.
+
+    JSON is UTF-8 throughout; the values of MessagePack are skipped unseen.
+    """
     if format != BYTES:
         _entries(format, data)
 

@@ -69,6 +69,9 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                     await runner.cleanup()
     finally:
         await store.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # who asks twice gets the same end, and the same exit code
 
 
 def _end_now(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import WSMsgType, hdrs, web
 
 from sessiond import codec
-from sessiond.calls import Call
+from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, Call, Count, DestroyAll, List
 from sessiond.errors import Refused
 from sessiond.http import wire
 from sessiond.record import Answer, failed
@@ -23,6 +23,11 @@ SILENCE = 30.0
 
 GROUP_BYTES = 1024 * 1024
 """Answers are grouped into messages of about this size, so that none comes near what a client may refuse (16 MiB)."""
+
+PART = 256
+"""Calls of one message that are carried out before what they were answered is sent: 16 MiB of data at the default max_data."""
+
+SURVEYS = (List, Count, DestroyAll)
 
 MAX_WAITING = 10_000
 """Calls of one connection that may wait for their commit; beyond that the daemon reads no further until some are done."""
@@ -54,12 +59,20 @@ class _Connection:
                     await self._socket.close(code=wire.CLOSE_NOT_BINARY, message=b"messages are binary")
                     break
                 try:
-                    self._take(message.data)
+                    policy = self._store.policy(self._namespace)
+                    read = wire.read_message(message.data, self._namespace, policy)
                 except wire.Malformed as e:
                     await self._socket.close(code=e.code, message=b"a message is an array of at most 10000 calls")
                     break
-                await self.flush()
-                await self._room.wait()
+                for part in _parts(read):
+                    if self._socket.closed:
+                        break  # nobody is left to be answered; what was not begun is dropped
+                    self._take(part)
+                    await self.flush()
+                    await self._room.wait()
+                    if isinstance(part[-1][1], SURVEYS):
+                        await self._idle.wait()
+                        await self.flush()
         except ConnectionError:
             pass  # the client is gone in the middle of an answer
         finally:
@@ -67,10 +80,10 @@ class _Connection:
             with suppress(asyncio.CancelledError, ConnectionError):
                 await sender
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, part: list[tuple[int, Call | Refused]]) -> None:
         seqs: list[int] = []
         calls: list[Call] = []
-        for seq, call in wire.read_message(data, self._namespace, self._store.policy(self._namespace)):
+        for seq, call in part:
             if isinstance(call, Refused):
                 self._store.figures.refused[call.code] += 1
                 self._answers.append(wire.refusal_fields(seq, call))
@@ -130,13 +143,27 @@ class _Connection:
             await self._socket.close(code=wire.CLOSE_STOPPING, message=b"the daemon is stopping")
 
 
+def _parts(calls: list[tuple[int, Call | Refused]]) -> Iterator[list[tuple[int, Call | Refused]]]:
+    """Calls that are carried out before their answers have to be out: so that a client that does not read, or is gone,
+    holds no more of the daemon's memory than these. A listing, which may be 5 MB, ends its part."""
+    start = 0
+    for end, (_, call) in enumerate(calls, 1):
+        if end - start == PART or isinstance(call, SURVEYS):
+            yield calls[start:end]
+            start = end
+    if start < len(calls):
+        yield calls[start:]
+
+
 def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
     start = size = 0
     for end, answer in enumerate(answers):
-        size += 128
+        size += 512  # a user and the numbers
         for field in answer:
             if type(field) is bytes:  # data
                 size += len(field)
+            elif type(field) is dict:  # meta, at its largest
+                size += MAX_META_BYTES + 10 * MAX_META_ENTRIES
             elif type(field) is list:  # a page of a listing, perhaps 5 MB of users and meta: it ends its group
                 size += GROUP_BYTES
         if size > GROUP_BYTES:
@@ -160,7 +187,11 @@ class Streams:
     async def serve(self, request: web.Request, namespace: str) -> web.StreamResponse:
         """Upgrades the request and speaks until either side closes. Raises Refused for a wrong handshake."""
         socket = web.WebSocketResponse(
-            protocols=(wire.PROTOCOL,), compress=False, max_msg_size=wire.MAX_MESSAGE, heartbeat=SILENCE, timeout=5.0
+            protocols=(wire.PROTOCOL,),
+            compress=False,
+            max_msg_size=wire.MAX_MESSAGE + 1,  # aiohttp refuses the size itself
+            heartbeat=SILENCE,
+            timeout=5.0,
         )
         offered = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",")
         if wire.PROTOCOL not in map(str.strip, offered) or not socket.can_prepare(request).ok:

@@ -178,11 +178,11 @@ class _Handle(MutableMapping[str, Any]):
 
     def _fill(self, record: Record | None) -> None:
         """Takes over what was read."""
+        if record is not None and record.format == "bytes":
+            raise InvalidRequest("The session holds opaque bytes, not a dict: use `get`.", code="opaque_data")
         self._loaded = True
         if record is None:
             return
-        if record.format == "bytes":
-            raise InvalidRequest("The session holds opaque bytes, not a dict: use `get`.", code="opaque_data")
         self._version = record.version
         self._data = record.data
         self._user, self._meta = record.user, record.meta or {}

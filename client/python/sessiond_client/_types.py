@@ -6,7 +6,7 @@ Instants are integer milliseconds since the Unix epoch, UTC, by the daemon's clo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +27,7 @@ When: TypeAlias = Literal["any", "alive"] | int
 class Record:
     """A living session as the daemon answered it."""
 
-    data: Any  #: dict with string keys, or bytes when the session is opaque
+    data: Any = field(repr=False)  #: dict with string keys, or bytes when the session is opaque; kept out of logs
     format: str  #: "msgpack", "json" or "bytes"
     version: int  #: 1 at creation, +1 with every change of the data
     ttl: float  #: seconds it lives after its last renewal

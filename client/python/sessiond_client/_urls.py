@@ -64,11 +64,19 @@ def _parse(url: str) -> Address:
         raise _wrong("An address holds no user, password or token; pass token=… instead")
     if parts.scheme not in ("http", "https"):
         raise _wrong("An address begins with http://, https:// or unix://")
-    if not host or not host.isascii() or " " in url or not 0 < port < 65536:
+    if not _is_host(host) or " " in url or not 0 < port < 65536:
         raise _wrong("An address has an ASCII host name or IP address, and a port from 1 to 65535")
     if parts.path not in ("", "/") or "?" in url or "#" in url:
         raise _wrong("An address ends with the port: no path, no query")
     return Address(url.rstrip("/"), host=host, port=port, tls=parts.scheme == "https")
+
+
+def _is_host(host: str) -> bool:
+    """ASCII, with labels of 1 to 63 characters: what resolvers take without raising something of their own."""
+    try:
+        return bool(host) and host.isascii() and bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _wrong(why: str) -> InvalidRequest:

@@ -85,9 +85,12 @@ class Conflict(SessiondError):
     """The session is at another version than the one named; nothing was written."""
 
     def __init__(self, current: Record) -> None:
-        super().__init__(current)
-        #: The session as it is now.
+        super().__init__()
+        #: The session as it is now. Kept out of `args`, and so of what is logged by repr.
         self.current = current
+
+    def __reduce__(self) -> tuple[type[Conflict], tuple[Record]]:
+        return type(self), (self.current,)
 
     def __str__(self) -> str:
         return f"The session is at version {self.current.version} by now; apply the change to `current` and set that."

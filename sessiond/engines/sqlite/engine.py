@@ -39,6 +39,9 @@ RENEWAL_DELAY = 0.5
 RELAXED_DELAY = 0.1
 """Seconds until a write is committed that was acknowledged from memory (durability relaxed)."""
 
+PROBE_DELAY = 1.0
+"""Seconds between two looks whether writing works again."""
+
 PREFETCH = 500
 """How many of a waiting lane's records are fetched in one go."""
 
@@ -189,7 +192,8 @@ class SqliteEngine:
 
     async def close(self) -> None:
         self._closing = True
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # the end of one may be the beginning of the next
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         self._renewals_due = True
         self._work.set()
         await self._committer
@@ -497,6 +501,8 @@ class SqliteEngine:
         if error.fatal:
             self._on_fatal(error.text)
         log.error("commit: %s", error.text)
+        if self.trouble is None:
+            self._loop.call_later(PROBE_DELAY, self._start_probe)
         self.trouble = error.text
         later, self._gathering, self._committing = self._gathering, _Batch(), None
         written = (batch.rows.keys() - renewed.keys()) | later.rows.keys()
@@ -517,6 +523,21 @@ class SqliteEngine:
         for done in (*batch.done, *later.done):
             if not done.done():
                 done.set_exception(error)
+
+    def _start_probe(self) -> None:
+        if self.trouble is not None and not self._closing:
+            self._start(self._probe())
+
+    async def _probe(self) -> None:
+        """Finds out whether writing works again, for a readiness that keeps the writers away must not last for ever."""
+        async with self._writing:
+            try:
+                await self._file.probe()
+                self.trouble = None
+            except StorageError as e:
+                if e.fatal:
+                    self._on_fatal(e.text)
+                self._loop.call_later(PROBE_DELAY, self._start_probe)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
