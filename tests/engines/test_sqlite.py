@@ -680,6 +680,21 @@ async def test_a_full_disk_fails_the_writers_alone(sqlite: Subject) -> None:
     assert sqlite.engine.trouble is None
 
 
+async def test_trouble_ends_without_a_writer(sqlite: Subject) -> None:
+    """When there is space again the engine finds out by itself: a readiness that sends the writers away heals too."""
+    await fill(sqlite)
+    assert FULL == brief(await sqlite.one(create("a", BIG, "bytes")))
+    assert sqlite.engine.trouble is not None
+    await free(sqlite)
+
+    for _ in range(500):
+        if sqlite.engine.trouble is None:
+            break
+        await asyncio.sleep(0.02)
+
+    assert sqlite.engine.trouble is None
+
+
 async def test_a_full_disk_leaves_no_half_of_a_commit(sqlite: Subject) -> None:
     """Of a commit of several statements that meets a full disk nothing is kept, in memory or in the file."""
     rows = 3 * ROWS_PER_STATEMENT

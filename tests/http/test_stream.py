@@ -34,6 +34,7 @@ from sessiond.engine import Entry
 from sessiond.engines import Options, open_engine
 from sessiond.http import wire
 from sessiond.http.app import HttpApp
+from sessiond.http.stream import _groups, _parts
 from sessiond.record import Answer, Record
 from sessiond.store import Store
 from tests.http.support import Closed, Daemon, Stream, wait_until
@@ -464,3 +465,52 @@ async def test_a_get_from_the_cache_makes_no_task(tmp_path: Path) -> None:
     assert {answer[0][0] for answer in answers} == {"ok"}
     assert for_gets == []
     assert len(made) == 1
+
+
+def test_groups_of_answers_stay_far_below_what_a_client_may_refuse() -> None:
+    """Whatever the answers hold, data, a user, meta or entries, no message of them comes near 16 MiB."""
+    meta = {f"{n:032}": "x" * 96 for n in range(32)}
+    answers: list[list[Any]] = [
+        *([seq, "ok", 1, 2, 3, "json", b"{}", 4, None, "u" * 255, meta] for seq in range(1, 6001)),
+        *([seq, "ok", 1, 2, 3, "bytes", b"x" * 65_536, 4, None, None, None] for seq in range(1, 301)),
+    ]
+
+    groups = list(_groups(answers))
+
+    assert answers == [answer for group in groups for answer in group]
+    assert max(len(codec.pack(group)) for group in groups) < 2 * MIB
+
+
+def test_messages_are_carried_out_in_parts() -> None:
+    """A part has 256 calls at most, and what may be answered at length ends one; their order stays."""
+    get, survey = Get(("default", b"k" * 32)), List("default", None, None, 1000)
+    calls: list[tuple[int, Any]] = [(seq, survey if seq in (3, 4, 700) else get) for seq in range(1, 1001)]
+
+    parts = list(_parts(calls))
+
+    assert calls == [call for part in parts for call in part]
+    assert [3, 1, 256, 256, 184, 256, 44] == [len(part) for part in parts]
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon of the test's own, with a file."""
+    daemon = Daemon(data=str(tmp_path / "s.db"))
+    yield daemon
+    assert daemon.stop() == 0, daemon.log
+
+
+def test_a_client_that_is_gone_leaves_no_answers_behind(durable: Daemon) -> None:
+    """A message of long listings whose sender does not wait costs the daemon no more than a few of their answers."""
+    meta = {f"{n:02}": "x" * 100 for n in range(32)}
+    keys = [n.to_bytes(2) * 16 for n in range(800)]
+    with Stream(durable.host, durable.port) as stream:
+        stream.ask(*(["create", key, "json", b"{}", None, None, None, meta] for key in keys))
+    before = durable.memory()
+    with Stream(durable.host, durable.port) as stream:
+        stream.call(*([["list", None, None, 1000]] * 1000))
+
+    for _ in range(40):
+        assert durable.ask("GET", "/v1/sessions/count").json == {"count": 800}
+
+    assert durable.memory() - before < 150 * MIB
