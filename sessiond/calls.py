@@ -130,6 +130,9 @@ class DestroyAll(Value, frozen=True):
 SessionCall = Create | Get | Set | Patch | Touch | Rotate | Destroy
 Call = SessionCall | List | Count | DestroyAll
 
+SURVEYS = (List, Count, DestroyAll)
+"""The calls about many sessions: few, slow, and answered at length."""
+
 
 def key_of(sid: str) -> bytes:
     """The key of a sid: all of it that the daemon ever keeps. A thief of keys cannot find the sids."""

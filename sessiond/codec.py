@@ -46,7 +46,10 @@ pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 
 def unpack(data: bytes) -> Any:
-    """One MessagePack value without extension types. ValueError for anything else, however deep or long it claims to be."""
+    """One MessagePack value. ValueError for anything else, however deep or long it claims to be, and for extension types.
+
+    Timestamps alone come through, as values that no argument of a call may be.
+    """
     try:
         return msgpack.unpackb(data, ext_hook=_no_extension)
     except RecursionError as e:

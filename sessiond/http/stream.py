@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import WSMsgType, hdrs, web
 
 from sessiond import codec
-from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, Call, Count, DestroyAll, List
+from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call
 from sessiond.errors import Refused
 from sessiond.http import wire
 from sessiond.record import Answer, failed
@@ -27,10 +27,10 @@ GROUP_BYTES = 1024 * 1024
 PART = 256
 """Calls of one message that are carried out before what they were answered is sent: 16 MiB of data at the default max_data."""
 
-SURVEYS = (List, Count, DestroyAll)
-
 MAX_WAITING = 10_000
 """Calls of one connection that may wait for their commit; beyond that the daemon reads no further until some are done."""
+
+_MALFORMED = f"a message is an array of at most {wire.MAX_CALLS} calls".encode()
 
 _STOPPING = failed("stopping", "The daemon is stopping; ask another, or again in a moment.")
 
@@ -62,7 +62,7 @@ class _Connection:
                     policy = self._store.policy(self._namespace)
                     read = wire.read_message(message.data, self._namespace, policy)
                 except wire.Malformed as e:
-                    await self._socket.close(code=e.code, message=b"a message is an array of at most 10000 calls")
+                    await self._socket.close(code=e.code, message=_MALFORMED)
                     break
                 for part in _parts(read):
                     if self._socket.closed:

@@ -25,7 +25,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """The one value in these bytes. Raises ValueError for anything else, extension types included."""
+    """The one value in these bytes. Raises ValueError for anything else, extension types included, but for timestamps."""
     # Claimed lengths are held against the number of bytes by msgpack itself, nesting against 1,024.
     return msgpack.unpackb(packed, strict_map_key=False, ext_hook=_no_extension)
 

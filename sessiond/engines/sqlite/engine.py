@@ -20,7 +20,20 @@ from collections.abc import Coroutine, Iterator, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
-from sessiond.calls import Address, Call, Count, Create, Destroy, DestroyAll, List, Patch, Rotate, SessionCall, Set
+from sessiond.calls import (
+    SURVEYS,
+    Address,
+    Call,
+    Count,
+    Create,
+    Destroy,
+    DestroyAll,
+    List,
+    Patch,
+    Rotate,
+    SessionCall,
+    Set,
+)
 from sessiond.engine import Expired, Reply
 from sessiond.engines import Options
 from sessiond.engines.sqlite.cache import HotCache
@@ -48,7 +61,6 @@ PREFETCH = 500
 _DAMAGED = failed("integrity", "The stored session is damaged and cannot be read; it can only be destroyed.")
 _UNREADABLE = failed("storage_failed", "The storage could not be read this time; try again.")
 
-_SURVEYS = (List, Count, DestroyAll)
 _MAY_BE_RELAXED = (Create, Set, Patch)
 
 Waiting = tuple[Reply, int, Answer]
@@ -145,9 +157,8 @@ class SqliteEngine:
         self._closing = False
 
         self._fetched: dict[Address, Record | Damaged | None] = {}  # for the lanes that go on in this turn
-        self._kept: dict[
-            Address, Record | Damaged | None
-        ] = {}  # what first calls of lanes found before they had to wait
+        # What the first calls of lanes found before they had to wait.
+        self._kept: dict[Address, Record | Damaged | None] = {}
         self._overtaken: set[Address] = set()  # changed while a fetch is under way: what it brings of them is old
         self._cold: dict[Address, None] = {}
         self._cold_lanes: list[_Lane] = []
@@ -205,7 +216,7 @@ class SqliteEngine:
 
     def carry_out(self, lane: _Lane, call: Call, now: int, reply: Reply, position: int) -> bool:
         """Carries out one call, or answers False: it has to wait for the file."""
-        if isinstance(call, _SURVEYS):
+        if isinstance(call, SURVEYS):
             self._start(self._survey(lane, call, now, reply, position))
             return False
         self._depends = None
@@ -298,7 +309,7 @@ class SqliteEngine:
     def fetch_for(self, lane: _Lane) -> None:
         """Fetches what the calls held in `lane` need first, and lets it go on then."""
         for number, call in enumerate(lane.held_calls()):
-            if isinstance(call, _SURVEYS):
+            if isinstance(call, SURVEYS):
                 if number == 0:
                     return  # it has a task of its own, which ends with finish_first
                 break
