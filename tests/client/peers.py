@@ -26,6 +26,7 @@ class Peer:
         self.connections = 0
         self._handler = handler
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
@@ -55,21 +56,35 @@ class Peer:
         self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _end(self) -> None:
+        # A connection that is just being accepted is let in before the server closes: asyncio would drop its socket open.
+        while accepting := asyncio.all_tasks() - {asyncio.current_task(), *self._tasks}:
+            await asyncio.wait(accepting, timeout=1)
+            for task in accepting:
+                task.cancel()
         self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)  # for what the aborted transports still have to do
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a coroutine: a task that is cancelled before its first step would not close its socket."""
         self.connections += 1
         self._writers.add(writer)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._handler(reader, writer)
-        finally:
+        task = self._loop.create_task(self._handle(reader, writer))
+        self._tasks.add(task)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
             self._writers.discard(writer)
             writer.transport.abort()
+
+        task.add_done_callback(end)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self._handler(reader, writer)
 
 
 class Proxy(Peer):
