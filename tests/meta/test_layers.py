@@ -44,7 +44,11 @@ DOORS = {
     "uvloop": {"cli"},
 }
 
-CLIENT_DOORS = {"msgpack": {"_codec"}, "pytest": {"testing"}}
+CLIENT_DOORS = {
+    "aiohttp": {"aiohttp"},
+    "msgpack": {"_codec"},
+    "pytest": {"testing"},
+}
 
 
 def modules(package: Path) -> dict[str, Path]:
