@@ -46,8 +46,10 @@ DOORS = {
 
 CLIENT_DOORS = {
     "aiohttp": {"aiohttp"},
+    "flask": {"flask"},
     "msgpack": {"_codec"},
     "pytest": {"testing"},
+    "werkzeug": {"flask"},
 }
 
 
