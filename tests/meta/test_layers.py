@@ -46,6 +46,7 @@ DOORS = {
 
 CLIENT_DOORS = {
     "aiohttp": {"aiohttp"},
+    "django": {f"django.{name}" for name in ("apps", "checks", "middleware", "move", "options", "store")},
     "msgpack": {"_codec"},
     "pytest": {"testing"},
 }
