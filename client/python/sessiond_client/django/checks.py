@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -15,18 +15,18 @@ from .options import CLIENT, MIDDLEWARE, client, paths
 from .store import SessionStore
 
 
-def check_settings(**_: Any) -> list[CheckMessage]:
+def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """Errors for settings that cannot work, warnings for those that weaken sessions or do nothing."""
-    found: list[CheckMessage] = []
+    found: list[checks.CheckMessage] = []
     makers: list[Callable[[], Any]] = [client, SessionStore, lambda: [paths(name) for name in MIDDLEWARE[:2]]]
     for make in makers:
         try:
             make()
         except ImproperlyConfigured as error:
-            found.append(Error(str(error), id="sessiond.E001"))
+            found.append(checks.Error(str(error), id="sessiond.E001"))
     if not settings.SESSION_COOKIE_SECURE and not settings.DEBUG:
         found.append(
-            Warning(
+            checks.Warning(
                 "The session cookie also travels over plain http, where others can read it.",
                 hint='Set SESSION_COOKIE_SECURE = True, and SESSION_COOKIE_NAME = "__Host-sessionid".',
                 id="sessiond.W001",
@@ -34,10 +34,10 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         )
     said = {name for name in dir(settings) if name.startswith("SESSIOND_")}
     if unknown := sorted(said - {*CLIENT, *MIDDLEWARE}):
-        found.append(Warning(f"{', '.join(unknown)}: there is no such setting.", id="sessiond.W002"))
+        found.append(checks.Warning(f"{', '.join(unknown)}: there is no such setting.", id="sessiond.W002"))
     if (idle := sorted(said & {*MIDDLEWARE})) and not _has_our_middleware():
         found.append(
-            Warning(
+            checks.Warning(
                 f"{', '.join(idle)}: only sessiond_client.django.SessionMiddleware looks at that.",
                 hint="Put it into MIDDLEWARE, in the place of Django's.",
                 id="sessiond.W003",

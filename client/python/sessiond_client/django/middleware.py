@@ -63,8 +63,8 @@ class SessionMiddleware(Stock):
         if is_excluded:
             return response
         try:
-            if store := self._to_be_kept(request, response):
-                store.finish()
+            if self._is_to_be_kept(request, response):
+                request.session.finish()
         except Unavailable:
             return away()
         return self._end(request, response)
@@ -75,8 +75,8 @@ class SessionMiddleware(Stock):
         if is_excluded:
             return response
         try:
-            if store := self._to_be_kept(request, response):
-                await store.afinish()
+            if self._is_to_be_kept(request, response):
+                await request.session.afinish()
         except Unavailable:
             return away()
         return self._end(request, response)
@@ -97,9 +97,8 @@ class SessionMiddleware(Stock):
             store.described = describe(request.META.get("HTTP_USER_AGENT"), request.META.get("REMOTE_ADDR"))
         return False
 
-    def _to_be_kept(self, request: HttpRequest, response: HttpResponse) -> SessionStore | None:
-        store = request.session
-        return store if isinstance(store, SessionStore) and response.status_code < 500 else None
+    def _is_to_be_kept(self, request: HttpRequest, response: HttpResponse) -> bool:
+        return response.status_code < 500 and isinstance(request.session, SessionStore)
 
     def _end(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Dresses the response: the cookie as Django sends it, and what caches have to know."""

@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from .store import SessionStore
 
-
 #: Rows at a time: each batch is read, copied and then removed.
 BATCH = 500
 

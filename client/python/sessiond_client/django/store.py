@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY as USER
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -22,9 +23,7 @@ from ..errors import Exists, Missing, Unavailable
 from ..lifecycle import Lifecycle, Steps, drive, drive_async, through_text
 from .options import async_client, client
 
-#: Where `django.contrib.auth` keeps who is logged in; `SESSION_KEY` there, which would load the auth app.
-USER = "_auth_user_id"
-#: Where Django keeps what `set_expiry` was told: seconds, or the text of an instant.
+#: Where SessionBase keeps what `set_expiry` was told: seconds, or the text of an instant.
 EXPIRY = "_session_expiry"
 
 log = logging.getLogger("sessiond_client")
