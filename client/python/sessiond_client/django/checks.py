@@ -11,14 +11,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .middleware import SessionMiddleware
-from .options import CLIENT, MIDDLEWARE, client, paths
+from .options import CLIENT, MIDDLEWARE, client, paths, setting
 from .store import SessionStore
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """Errors for settings that cannot work, warnings for those that weaken sessions or do nothing."""
     found: list[checks.CheckMessage] = []
-    makers: list[Callable[[], Any]] = [client, SessionStore, lambda: [paths(name) for name in MIDDLEWARE[:2]]]
+    makers: list[Callable[[], Any]] = [
+        client,
+        SessionStore,
+        lambda: [paths("SESSIOND_EXCLUDE"), paths("SESSIOND_OPTIONAL"), setting("SESSIOND_META")],
+    ]
     for make in makers:
         try:
             make()

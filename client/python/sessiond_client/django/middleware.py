@@ -16,6 +16,7 @@ from django.conf import settings
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as Stock
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 from django.utils.http import http_date
@@ -23,7 +24,7 @@ from django.utils.http import http_date
 from ..cookies import SessionCookie
 from ..errors import Unavailable
 from ..lifecycle import describe
-from .options import checked, paths
+from .options import checked, paths, setting
 from .store import SessionStore
 
 #: A sid of ours, or a key of Django's own engines, as sessions that were moved here keep it.
@@ -92,8 +93,9 @@ class SessionMiddleware(Stock):
             return True
         raw = self._cookie.raw([request.META.get("HTTP_COOKIE", "")])
         store = request.session = self.SessionStore(raw if raw and _KEY.fullmatch(raw) else None)
+        store.is_native = isinstance(request, ASGIRequest)
         store.may_lack = request.path_info in self._optional
-        if getattr(settings, "SESSIOND_META", True):
+        if setting("SESSIOND_META", True):
             store.described = describe(request.META.get("HTTP_USER_AGENT"), request.META.get("REMOTE_ADDR"))
         return False
 
@@ -115,7 +117,7 @@ class SessionMiddleware(Stock):
             raise SessionInterrupted(
                 "The session ended while this request was using it, perhaps by a logout elsewhere."
             )
-        if store.is_alive and (store.modified or settings.SESSION_SAVE_EVERY_REQUEST):
+        if store.is_alive and store.is_saved:
             _set_cookie(response, store)
         elif store.is_ended and not store.is_alive and settings.SESSION_COOKIE_NAME in request.COOKIES:
             response.delete_cookie(

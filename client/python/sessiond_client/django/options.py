@@ -6,6 +6,7 @@ A client connects with its first call, so that what a server makes before it for
 from __future__ import annotations
 
 import functools
+import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,10 +21,19 @@ from ..lifecycle import Paths
 
 T = TypeVar("T")
 
-#: What a client is told, by the setting that says it.
-CLIENT = {"SESSIOND_URL": "url", "SESSIOND_TOKEN": "token", "SESSIOND_DEADLINE": "deadline", "SESSIOND_TLS": "tls"}
+#: What a client is told: each setting, the types that it may have, and what they are in words. None stands for unset.
+CLIENT: dict[str, tuple[Any, str]] = {
+    "SESSIOND_URL": (str | list | tuple, "an address, or a list of addresses"),
+    "SESSIOND_TOKEN": (str, "a string"),
+    "SESSIOND_DEADLINE": (int | float, "a number of seconds"),
+    "SESSIOND_TLS": (ssl.SSLContext, "an ssl.SSLContext"),
+}
 #: What the middleware is told.
-MIDDLEWARE = ("SESSIOND_EXCLUDE", "SESSIOND_OPTIONAL", "SESSIOND_META")
+MIDDLEWARE: dict[str, tuple[Any, str]] = {
+    "SESSIOND_EXCLUDE": (str | list | tuple, "a list of paths"),
+    "SESSIOND_OPTIONAL": (str | list | tuple, "a list of paths"),
+    "SESSIOND_META": (bool, "True or False"),
+}
 
 
 @functools.cache
@@ -40,7 +50,16 @@ def async_client() -> AsyncClient:
 
 def paths(name: str) -> Paths:
     """The paths that a setting lists; none unless it is set."""
-    return checked(Paths, getattr(settings, name, ()), said=name)
+    return checked(Paths, setting(name, ()), said=name)
+
+
+def setting(name: str, default: Any = None) -> Any:
+    """The value of a setting. Raises ImproperlyConfigured for one of another type."""
+    value = getattr(settings, name, None)
+    types, words = {**CLIENT, **MIDDLEWARE}[name]
+    if value is not None and not isinstance(value, types):
+        raise ImproperlyConfigured(f"{name} has to be {words}.")
+    return default if value is None else value
 
 
 def checked(make: Callable[..., T], *arguments: Any, said: str = "", **named: Any) -> T:
@@ -52,12 +71,13 @@ def checked(make: Callable[..., T], *arguments: Any, said: str = "", **named: An
     try:
         return make(*arguments, **named)
     except InvalidRequest as error:
-        setting = said or f"SESSIOND_{error.code.removeprefix('bad_').upper()}"
-        raise ImproperlyConfigured(f"{setting}: {error}") from None
+        name = said or f"SESSIOND_{error.code.removeprefix('bad_').upper()}"
+        raise ImproperlyConfigured(f"{name}: {error}") from None
 
 
 def _of_client() -> dict[str, Any]:
-    return {word: getattr(settings, name) for name, word in CLIENT.items() if hasattr(settings, name)}
+    told = {name.removeprefix("SESSIOND_").lower(): setting(name) for name in CLIENT}
+    return {word: value for word, value in told.items() if value is not None}
 
 
 def _forget(*, setting: str, **_: Any) -> None:

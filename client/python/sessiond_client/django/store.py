@@ -19,8 +19,9 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from .._protocol import is_over
 from ..errors import Exists, Missing, Unavailable
-from ..lifecycle import Lifecycle, Steps, drive, drive_async, through_text
+from ..lifecycle import Ask, Lifecycle, Steps, drive, drive_async, through_text
 from .options import async_client, client
 
 #: Where SessionBase keeps what `set_expiry` was told: seconds, or the text of an instant.
@@ -47,6 +48,12 @@ class SessionStore(SessionBase):
         self.is_lacking = False  #: whether that has happened
         self.is_refused = False  #: whether a call had no answer
         self.is_ended = False  #: whether the app has ended the session that there was
+        self.is_saved = (
+            False  #: whether the daemon was told, or has said, that it lives on: then the cookie may be sent
+        )
+        self.is_native = (
+            True  #: whether the event loop lasts; else `a` methods block, rather than connect for one request
+        )
         super().__init__(session_key)
 
     # -- what SessionBase keeps in attributes --
@@ -115,7 +122,7 @@ class SessionStore(SessionBase):
         await self._ado(self._create())
 
     def save(self, must_create: bool = False) -> None:
-        """Stores the entries that have changed; nothing is sent when none has. Without a key a session is created.
+        """Stores the entries that have changed, or only renews when none has. Without a key a session is created.
 
         Raises UpdateError when the session ended meanwhile: it is not revived; CreateError when `must_create` and one
         lives under this key.
@@ -237,7 +244,7 @@ class SessionStore(SessionBase):
             self._session_cache = {}
         self._tell()
         yield from self._life.create(key)
-        self.modified = True
+        self.is_saved = self.modified = True
 
     def _save(self, must_create: bool) -> Steps:
         life = self._life
@@ -248,7 +255,17 @@ class SessionStore(SessionBase):
         if life.sid is None:
             raise Missing
         self._tell()
+        version = life.version
         yield from life.save()
+        if life.version == version:
+            yield from self._renew()
+        self.is_saved = True
+
+    def _renew(self) -> Steps:
+        """Renews the session, unless its time is over, and finds out whether it is still there. Raises Missing."""
+        life = self._life
+        if not is_over(life.ttl) and (yield Ask("touch", (life.sid,), {"ttl": life.ttl})) is None:
+            raise Missing
 
     def _flush(self) -> Steps:
         yield from self._life.destroy()
@@ -265,21 +282,24 @@ class SessionStore(SessionBase):
             life.forget()
         if not life.exists:
             yield from self._create()
-        self.modified = True
+        self.is_saved = self.modified = True
 
     def _finish(self) -> Steps:
         life, had = self._life, self._life.sid
-        if self.is_lacking or not (life.loaded or settings.SESSION_SAVE_EVERY_REQUEST):
+        was_loaded, every = life.loaded, settings.SESSION_SAVE_EVERY_REQUEST
+        if self.is_lacking or not (was_loaded or every):
             return
         try:
             yield from self._look()
+            version = life.version
+            self._tell()
+            yield from life.finish(user=life.user)
+            self.is_ended = self.is_ended or (had is not None and life.sid is None)
+            if every and life.exists and life.version == version and was_loaded:
+                yield from self._renew()
+            self.is_saved = self.is_saved or every or life.version != version
         except Missing:
             life.lost = True
-        if life.lost or self.is_lacking:
-            return
-        self._tell()
-        yield from life.finish(user=life.user)
-        self.is_ended = self.is_ended or (had is not None and life.sid is None)
 
     def _tell(self) -> None:
         """Tells the lifecycle what Django keeps among the data: how long the session lives, and whose it is."""
@@ -293,7 +313,10 @@ class SessionStore(SessionBase):
         drive(client(), self._told(steps))
 
     async def _ado(self, steps: Steps) -> None:
-        await drive_async(async_client(), self._told(steps))
+        if self.is_native:
+            await drive_async(async_client(), self._told(steps))
+        else:
+            self._do(steps)
 
     def _told(self, steps: Steps) -> Steps:
         """The steps, with errors in Django's words."""

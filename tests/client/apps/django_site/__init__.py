@@ -13,13 +13,20 @@ from .. import TTL
 OURS = "sessiond_client.django.SessionMiddleware"
 
 
-def configure(urls: str) -> None:
+def configure(urls: str, **more: Any) -> None:
     """Sets Django up, once in a process, with the views of this module; SESSION_MIDDLEWARE names another than ours."""
     settings.configure(
+        **more,
         SECRET_KEY="only for tests",
         ALLOWED_HOSTS=["127.0.0.1"],
         ROOT_URLCONF=urls,
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "sessiond_client.django", __name__],
+        INSTALLED_APPS=[
+            "django.contrib.contenttypes",
+            "django.contrib.auth",
+            "django.contrib.sessions",
+            "sessiond_client.django",
+            __name__,
+        ],
         MIDDLEWARE=[
             os.environ.get("SESSION_MIDDLEWARE", OURS),
             "django.contrib.auth.middleware.AuthenticationMiddleware",
