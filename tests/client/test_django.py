@@ -17,7 +17,6 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
-from django.core.signing import JSONSerializer
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient as AsyncVisitor
 from django.test import Client as Visitor
@@ -492,7 +491,7 @@ def test_away(engine: Engine) -> None:
 # -- serializers --
 
 
-class Dates(JSONSerializer):
+class Dates:
     """JSON that knows dates."""
 
     def dumps(self, obj: Any) -> bytes:
@@ -647,7 +646,7 @@ class Browsing:
 
     def get(self, path: str, **headers: Any) -> Any:
         answer = self._visitor.get(path, headers=headers)
-        return self._runner.run(answer) if inspect.isawaitable(answer) else answer
+        return self._runner.run(answer) if inspect.iscoroutine(answer) else answer
 
 
 @pytest.fixture
