@@ -59,7 +59,7 @@ KINDS = {
         "__Host-session",
         websockets=True,
     ),
-    "django": Kind("django", gunicorn("django_app:make()", "--threads", "8"), "sessionid"),
+    "django": Kind("django", gunicorn("django_app:make()", "--threads", "8", "--preload"), "sessionid"),
     "django-asgi": Kind("django", uvicorn("django_async_app:make", "--factory"), "sessionid"),
 }
 

@@ -30,7 +30,7 @@ from sessiond_client.django.checks import check_settings
 from sessiond_client.testing import Server
 
 from .apps import TTL
-from .apps.django_site import OURS, configure
+from .apps.django_site import OURS, configure, visitor
 
 configure(__name__, DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}})
 
@@ -347,16 +347,16 @@ def test_cycle_key_of_the_logged_out(engine: Engine) -> None:
 
 
 def test_cycle_key_after_clear(engine: Engine) -> None:
-    """A session that was cleared without looking moves with what was put in since."""
-    store = engine.saved(a=1)
-    key = store.session_key
-    store.clear()
-    store["b"] = 2
+    """A session that was cleared without looking moves with what was put in since, even if it is gone."""
+    for store in (engine.saved(a=1), engine("some-unknown-key")):
+        key = store.session_key
+        store.clear()
+        store["b"] = 2
 
-    store.cycle_key()
-    store.save()
+        store.cycle_key()
+        store.save()
 
-    assert (False, {"b": 2}) == (store.exists(key), engine(store.session_key).load())
+        assert (False, {"b": 2}) == (store.exists(key), engine(store.session_key).load())
 
 
 SOON = datetime.timedelta(seconds=100)
@@ -371,6 +371,7 @@ SOON = datetime.timedelta(seconds=100)
         (SOON, 100, False),
         (lambda: timezone.now() + SOON, 100, False),
         (10_000_000, 10_000_000, False),
+        (10 * 365 * 86400, 400 * 86400, False),
     ],
 )
 def test_expiry(engine: Engine, expiry: Any, ttl: int, at_close: bool) -> None:
@@ -644,6 +645,18 @@ class Browsing:
     def cookies(self) -> Any:
         return self._visitor.cookies
 
+    def session(self) -> Any:
+        return (
+            self._visitor.session if isinstance(self._visitor, Visitor) else self._runner.run(self._visitor.asession())
+        )
+
+    def force_login(self, name: str) -> None:
+        done = getattr(self._visitor, "force_login" if isinstance(self._visitor, Visitor) else "aforce_login")(
+            visitor(name)
+        )
+        if inspect.iscoroutine(done):
+            self._runner.run(done)
+
     def get(self, path: str, **headers: Any) -> Any:
         answer = self._visitor.get(path, headers=headers)
         return self._runner.run(answer) if inspect.iscoroutine(answer) else answer
@@ -742,6 +755,17 @@ def test_hands_over(browsing: Browsing, engine: Engine) -> None:
     assert cookies.key_of(before) != entry.key
     assert cookies.key_of(browsing.cookies["sessionid"].value) == entry.key
     assert {"agent": "a browser", "ip": "127.0.0.1"} == entry.meta
+
+
+def test_login_of_a_test_client(browsing: Browsing, engine: Engine) -> None:
+    """Django's own test client logs in, and puts things into the session, through the engine."""
+    session = browsing.session()
+    session["n"] = 5
+    session.save()
+    browsing.force_login("ada")
+
+    assert b"6" == browsing.get("/count").content
+    assert ["ada"] == [entry.user for entry in engine.daemon.list(everyone=True)]
 
 
 def test_meta_is_not_noted(browsing: Browsing, engine: Engine) -> None:

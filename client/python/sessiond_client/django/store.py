@@ -7,6 +7,7 @@ used, rather than not been changed, for its time.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -26,6 +27,8 @@ from .options import async_client, client
 
 #: Where SessionBase keeps what `set_expiry` was told: seconds, or the text of an instant.
 EXPIRY = "_session_expiry"
+#: Seconds that a session lives unused at most: no browser keeps a cookie longer (RFC 6265bis, section 5.5: 400 days).
+MAX_AGE = 400 * 24 * 3600
 
 log = logging.getLogger("sessiond_client")
 
@@ -43,17 +46,18 @@ class SessionStore(SessionBase):
         self._life = Lifecycle(None, encode=encode, decode=decode)
         self._is_marked = False
         self._unmodified: Mapping[str, bytes] = {}
-        self.described: dict[str, str] | None = None  #: what `meta` is to say of the device
-        self.may_lack = False  #: whether to go on without a session while the daemon is away
-        self.is_lacking = False  #: whether that has happened
-        self.is_refused = False  #: whether a call had no answer
-        self.is_ended = False  #: whether the app has ended the session that there was
-        self.is_saved = (
-            False  #: whether the daemon was told, or has said, that it lives on: then the cookie may be sent
-        )
-        self.is_native = (
-            True  #: whether the event loop lasts; else `a` methods block, rather than connect for one request
-        )
+        #: What `meta` is to say of the device.
+        self.described: dict[str, str] | None = None
+        #: Whether to go on without a session while the daemon is away, and whether that has happened.
+        self.may_lack = self.is_lacking = False
+        #: Whether a call had no answer.
+        self.is_refused = False
+        #: Whether the app has ended the session that there was.
+        self.is_ended = False
+        #: Whether the daemon has stored or renewed the session at our word, so that its cookie may be sent.
+        self.is_saved = False
+        #: Whether the event loop lasts. Else `a` methods block, rather than connect for one request.
+        self.is_native = True
         super().__init__(session_key)
 
     # -- what SessionBase keeps in attributes --
@@ -111,6 +115,8 @@ class SessionStore(SessionBase):
 
     async def aexists(self, session_key: str | None) -> bool:
         """As `exists`."""
+        if not self.is_native:
+            return self.exists(session_key)
         return bool(session_key) and await async_client().get(str(session_key)) is not None
 
     def create(self) -> None:
@@ -135,13 +141,11 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         """Ends the session with this key, or this one. Fine when there is none."""
-        if key := session_key or self.session_key:
-            client().destroy(key)
+        self._do(self._delete(session_key))
 
     async def adelete(self, session_key: str | None = None) -> None:
         """As `delete`."""
-        if key := session_key or self.session_key:
-            await async_client().destroy(key)
+        await self._ado(self._delete(session_key))
 
     def flush(self) -> None:
         """Ends the session. What is put in afterwards belongs to a new one."""
@@ -267,15 +271,21 @@ class SessionStore(SessionBase):
         if not is_over(life.ttl) and (yield Ask("touch", (life.sid,), {"ttl": life.ttl})) is None:
             raise Missing
 
+    def _delete(self, key: str | None) -> Steps:
+        if key or self.session_key:
+            yield Ask("destroy", (key or self.session_key,), {})
+
     def _flush(self) -> Steps:
         yield from self._life.destroy()
         self.is_ended = self.accessed = self.modified = True
+        self.is_lacking = False
 
     def _cycle(self) -> Steps:
         life = self._life
         self.accessed = True
-        try:
+        with contextlib.suppress(Missing):  # then what the app has put in since it cleared the session is all there is
             yield from self._look()
+        try:
             yield from life.rotate()
         except Missing:
             log.info("a session ended elsewhere just before its key was to change; a new one takes its place")
@@ -304,7 +314,7 @@ class SessionStore(SessionBase):
     def _tell(self) -> None:
         """Tells the lifecycle what Django keeps among the data: how long the session lives, and whose it is."""
         life = self._life
-        life.ttl = self.get_expiry_age()
+        life.ttl = min(self.get_expiry_age(), MAX_AGE)
         life.user = self.get_session_user(life.data)
         if self.described is not None and (not life.exists or life.user != life.stored.user):
             life.meta = dict(self.described)
