@@ -186,13 +186,24 @@ class Lifecycle:
         if changes is None:
             return
         if self.version is None or self.sid is None:
-            named = {"ttl": self.ttl, "user": changes.user, "meta": changes.meta}
-            self.sid = yield Ask("create", (self._plain(),), named)
-            self.version = 1
-        else:
-            named = {"ttl": self.ttl, "user": changes.user, "meta": changes.meta}
-            self.version = yield Ask("patch", (self.sid, changes.set, changes.remove), named)
+            yield from self.create()
+            return
+        named = {"ttl": self.ttl, "user": changes.user, "meta": changes.meta}
+        self.version = yield Ask("patch", (self.sid, changes.set, changes.remove), named)
         self.stored = changes.state
+
+    def create(self, sid: str | None = None) -> Steps:
+        """Stores what is here as a new session, even if that is nothing; under a new sid, or one that the app has made.
+
+        Raises Exists when a session lives under the sid given.
+        """
+        self.version, self.stored = None, _NOTHING
+        changes = self.changes()
+        user, meta, state = (None, None, _NOTHING) if changes is None else (changes.user, changes.meta, changes.state)
+        named = {"ttl": self.ttl, "user": user, "meta": meta}
+        self.sid = yield Ask("create", (self._plain(),), named if sid is None else {**named, "sid": sid})
+        self.version, self.stored = 1, state
+        self._moved = True  # nobody can have known this sid before
 
     def rotate(self, grace: Seconds = 0) -> Steps:
         """Moves the session to a new sid; one that does not exist gets a new one anyway. Raises Missing."""
