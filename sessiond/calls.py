@@ -18,6 +18,9 @@ Address = tuple[str, bytes]
 When = Literal["any", "alive"] | int
 """The condition of a set: whatever is there, only a living session, or only this version of it."""
 
+WhenUserFull = Literal["evict-oldest", "reject"]
+"""Whether a session too many of one user takes the place of the one that was renewed longest ago, or is refused."""
+
 DAY = 24 * 3600 * 1000
 
 KEY_BYTES = 32
@@ -33,12 +36,27 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc; str.isp
 
 
 class Policy(Value, frozen=True):
-    """What a namespace allows, and what it gives to those who do not ask. Sessions always expire."""
+    """What a namespace allows, and what it gives to those who do not ask. Sessions always expire.
+
+    `max_sessions_per_user`, `max_sessions`, `max_bytes` None: no such limit. `max_bytes` is of the data, users and meta of
+    all sessions together. `when_user_full`: what a session too many of one user does.
+    """
 
     ttl: int = 14 * DAY
     max_ttl: int = 400 * DAY
     lifetime: int | None = None
     max_data: int = 64 * 1024
+    max_sessions_per_user: int | None = None
+    when_user_full: WhenUserFull = "evict-oldest"
+    max_sessions: int | None = None
+    max_bytes: int | None = None
+
+    @property
+    def limits(self) -> "Policy | None":
+        """What a call carries to the engine: this policy, if it limits how many sessions there may be, else None."""
+        if self.max_sessions_per_user is None and self.max_sessions is None and self.max_bytes is None:
+            return None
+        return self
 
 
 class Create(Value, frozen=True):
@@ -50,6 +68,7 @@ class Create(Value, frozen=True):
     user: str | None
     meta: Mapping[str, str] | None
     op: bytes | None
+    limits: Policy | None = None
 
 
 class Get(Value, frozen=True):
@@ -73,6 +92,7 @@ class Set(Value, frozen=True):
     op: bytes | None
     new_ttl: int
     new_lifetime: int | None
+    limits: Policy | None = None
 
 
 class Patch(Value, frozen=True):
@@ -87,6 +107,7 @@ class Patch(Value, frozen=True):
     meta: Mapping[str, str] | None
     op: bytes | None
     max_data: int
+    limits: Policy | None = None
 
 
 class Touch(Value, frozen=True):
@@ -298,7 +319,8 @@ def create(
     op: bytes | None = None,
 ) -> Create:
     lifetime = policy.lifetime if lifetime is None else lifetime
-    return Create(address, format, data, policy.ttl if ttl is None else ttl, lifetime, user or None, meta or None, op)
+    ttl = policy.ttl if ttl is None else ttl
+    return Create(address, format, data, ttl, lifetime, user or None, meta or None, op, policy.limits)
 
 
 def set_(
@@ -315,7 +337,7 @@ def set_(
 ) -> Set:
     new_ttl = policy.ttl if ttl is None else ttl
     new_lifetime = policy.lifetime if lifetime is None else lifetime
-    return Set(address, format, data, when, ttl, lifetime, user, meta, op, new_ttl, new_lifetime)
+    return Set(address, format, data, when, ttl, lifetime, user, meta, op, new_ttl, new_lifetime, policy.limits)
 
 
 def patch(
@@ -329,7 +351,7 @@ def patch(
     meta: Mapping[str, str] | None = None,
     op: bytes | None = None,
 ) -> Patch:
-    return Patch(address, format, changes, tuple(remove), ttl, user, meta, op, policy.max_data)
+    return Patch(address, format, changes, tuple(remove), ttl, user, meta, op, policy.max_data, policy.limits)
 
 
 def destroy_all(namespace: str, user: str | None, except_key: bytes | None, everyone: bool) -> DestroyAll:
