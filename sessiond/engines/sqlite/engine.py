@@ -646,9 +646,13 @@ class SqliteEngine:
         while not self._closing or self._gathering.rows or self._renewed:
             await self._work.wait()
             self._work.clear()
-            while self._gathering.rows or (self._renewals_due and self._renewed):
+            while self._has_work():
                 async with self._writing:
-                    await self._commit()
+                    if self._has_work():  # who held the lock may have committed it already
+                        await self._commit()
+
+    def _has_work(self) -> bool:
+        return bool(self._gathering.rows or (self._renewals_due and self._renewed))
 
     async def _commit(self) -> None:
         batch, self._gathering = self._gathering, _Batch()
