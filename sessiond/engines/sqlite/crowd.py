@@ -101,6 +101,9 @@ class Crowd:
             for _, record in outcome.writes:
                 if record is not None and record.target is None:
                     sessions, size = sessions + 1, size + size_of(record)
+            for address in outcome.evicted:
+                member = self._rosters[namespace, self._owner_of[address]][address[1]]
+                sessions, size = sessions - 1, size - member.size
             for count in counts:
                 count.sessions += sessions
                 count.size += size
