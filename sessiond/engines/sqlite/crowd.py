@@ -136,6 +136,8 @@ class Crowd:
             for key in roster:
                 del self._owner_of[namespace, key]
         for (namespace, user), members in rosters.items():
+            if (namespace, user) in self._rosters:
+                continue  # loaded for somebody else meanwhile, and in step since
             self._rosters[namespace, user] = {}
             for member in members:
                 self._rosters[namespace, user][member.key] = member
@@ -148,16 +150,13 @@ class Crowd:
         count = self._counting[namespace] = Count(exact_until=2**63)
         return count
 
-    def end_count(self, namespace: str, count: Count, usage: Usage, exact_until: int) -> bool:
-        """`usage`: what lived when the count began, `exact_until`: when the first of it may die. False: it is void."""
-        if self._counting.get(namespace) is not count:
-            return False
+    def end_count(self, namespace: str, count: Count, usage: Usage, exact_until: int) -> None:
+        """`usage`: what lived when the count began, `exact_until`: when the first of it may die."""
         del self._counting[namespace]
         count.sessions += usage.sessions
         count.size += usage.size
         count.exact_until = min(count.exact_until, exact_until)
         self._counts[namespace] = count
-        return True
 
 
 def member_of(key: bytes, record: Record) -> Member:

@@ -533,10 +533,10 @@ class SqliteEngine:
             count = self._crowd.begin_count(namespace)
             if self._gathering.rows or self._renewed:
                 self._renewals_due = True
-                await self._commit()
+                if (error := await self._commit()) is not None:
+                    raise error
             usage, next_end = await self._file.usage(namespace, now)
-        if not self._crowd.end_count(namespace, count, usage, next_end):
-            raise StorageError("storage_failed", self.trouble or "The storage refused a write.", fatal=False)
+            self._crowd.end_count(namespace, count, usage, next_end)
 
     # Calls about many sessions ---------------------------------------------------------------------------
 
@@ -654,7 +654,8 @@ class SqliteEngine:
     def _has_work(self) -> bool:
         return bool(self._gathering.rows or (self._renewals_due and self._renewed))
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> StorageError | None:
+        """Writes what was gathered. The error, if nothing of it is on disk; everybody who waited is told."""
         batch, self._gathering = self._gathering, _Batch()
         renewed: dict[Address, Record] = {}
         if self._renewals_due:
@@ -669,7 +670,7 @@ class SqliteEngine:
             await self._file.write(batch.rows, batch.now, batch.evicted, latest)
         except StorageError as e:
             self._undo(batch, renewed, e)
-            return
+            return e
         self.figures.commit_seconds.observe(perf_counter() - started)
         self.figures.commit_rows.observe(len(batch.rows))
         self._time_kept = self._time_kept if latest is None else latest
@@ -680,6 +681,7 @@ class SqliteEngine:
         for done in batch.done:
             if not done.done():
                 done.set_result(None)
+        return None
 
     def _undo(self, batch: _Batch, renewed: dict[Address, Record], error: StorageError) -> None:
         """Nothing of `batch` is on disk, and what was gathered since builds on it: both fail, memory forgets them."""
