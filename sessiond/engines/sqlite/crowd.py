@@ -81,7 +81,7 @@ class Crowd:
         """`record` rests at `address` from now on."""
         namespace, key = address
         if (user := self._owner_of.pop(address, None)) is not None:
-            del self._rosters[namespace, user][key]
+            self._rosters[namespace, user].pop(key, None)
         if record is None or record.target is not None:
             return
         if record.user is not None and (roster := self._rosters.get((namespace, record.user))) is not None:
@@ -101,9 +101,11 @@ class Crowd:
             for _, record in outcome.writes:
                 if record is not None and record.target is None:
                     sessions, size = sessions + 1, size + size_of(record)
-            for address in outcome.evicted:
-                member = self._rosters[namespace, self._owner_of[address]][address[1]]
-                sessions, size = sessions - 1, size - member.size
+            if outcome.evicted:
+                assert outcome.answer.record is not None, "a session takes their place"
+                roster = self._rosters[namespace, outcome.answer.record.user or ""]
+                sessions -= len(outcome.evicted)
+                size -= sum(roster[key].size for _, key in outcome.evicted)
             for count in counts:
                 count.sessions += sessions
                 count.size += size
@@ -134,7 +136,7 @@ class Crowd:
         while self._rosters and len(self._owner_of) > MAX_MEMBERS:
             (namespace, _), roster = self._rosters.popitem(last=False)
             for key in roster:
-                del self._owner_of[namespace, key]
+                self._owner_of.pop((namespace, key), None)
         for (namespace, user), members in rosters.items():
             if (namespace, user) in self._rosters:
                 continue  # loaded for somebody else meanwhile, and in step since
