@@ -25,7 +25,7 @@ EXIT_STORAGE = 70
 """The exit code after a failed fsync: what is on disk is known only after a fresh start (EX_SOFTWARE, sysexits.h)."""
 
 CLOCK_SLACK = 1000
-"""ms that a start may find the wall clock behind without a word: it and the steady clock differ by that much in weeks."""
+"""ms that a start may find the wall clock behind without a word: so much is NTP's doing, and no clock that was set back."""
 
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
