@@ -6,7 +6,7 @@ Durations are integer ms. The checks raise Refused with the codes of docs/protoc
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from sessiond import codec
 from sessiond.codec import Value
@@ -76,6 +76,7 @@ class Get(Value, frozen=True):
 
     address: Address
     renew: Literal[True] | int | None = None
+    limits: ClassVar[None] = None
 
 
 class Set(Value, frozen=True):
@@ -113,6 +114,7 @@ class Patch(Value, frozen=True):
 class Touch(Value, frozen=True):
     address: Address
     ttl: int | None = None
+    limits: ClassVar[None] = None
 
 
 class Rotate(Value, frozen=True):
@@ -120,10 +122,12 @@ class Rotate(Value, frozen=True):
     new_key: bytes
     grace: int
     op: bytes | None
+    limits: ClassVar[None] = None
 
 
 class Destroy(Value, frozen=True):
     address: Address
+    limits: ClassVar[None] = None
 
 
 class List(Value, frozen=True):
@@ -149,6 +153,8 @@ class DestroyAll(Value, frozen=True):
 
 
 SessionCall = Create | Get | Set | Patch | Touch | Rotate | Destroy
+"""`limits` of each: what it is measured against (limits.confine), which is nothing for one that adds nothing."""
+
 Call = SessionCall | List | Count | DestroyAll
 
 SURVEYS = (List, Count, DestroyAll)

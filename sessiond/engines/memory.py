@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from sessiond.calls import Address, Call, Count, Create, DestroyAll, List, Patch, Set
+from sessiond.calls import Address, Call, Count, DestroyAll, List
 from sessiond.engine import Entry, Expired, Reply, entry
 from sessiond.engines import Options
 from sessiond.limits import Member, Usage, confine
@@ -52,7 +52,7 @@ class MemoryEngine:
                 reply(position, Answer("ok", value=self._destroy_all(call, now)))
             else:
                 outcome = perform(call, now, self._records.get)
-                if isinstance(call, Create | Set | Patch) and call.limits is not None:
+                if outcome.firm and call.limits is not None:
                     outcome = confine(outcome, call.limits, now, self)
                     for address in outcome.evicted:
                         self._remember(address, self._records[address].user, now, "evicted")
@@ -112,7 +112,6 @@ class MemoryEngine:
             self._due[_bucket(old)].discard(address)
             if old.target is None:
                 self._keys[namespace].discard(key)
-                self._bytes[namespace] -= size_of(old)
                 if old.user is not None:
                     _discard(self._owned, (namespace, old.user), key)
         if record is not None:
@@ -120,9 +119,17 @@ class MemoryEngine:
             self._due[_bucket(record)].add(address)
             if record.target is None:
                 self._keys[namespace].add(key)
-                self._bytes[namespace] += size_of(record)
                 if record.user is not None:
                     self._owned[namespace, record.user].add(key)
+        if (
+            old is not None
+            and record is not None
+            and old.data is record.data
+            and old.user is record.user
+            and old.meta is record.meta
+        ):
+            return  # a renewal: nothing grew
+        self._bytes[namespace] += (0 if record is None else size_of(record)) - (0 if old is None else size_of(old))
 
     def _due_by(self, now: int) -> Iterator[tuple[Address, Record]]:
         for bucket in sorted(bucket for bucket in self._due if bucket <= now >> 20):

@@ -272,7 +272,7 @@ class SqliteEngine:
         self._depends = None
         try:
             outcome = perform(call, now, self._peek)
-            if isinstance(call, _MAY_BE_RELAXED) and call.limits is not None:
+            if outcome.firm and call.limits is not None:
                 outcome = self._confine(lane, outcome, call.limits, now)
         except _Cold:
             return False
