@@ -29,6 +29,7 @@ from sessiond.calls import Call
 from sessiond.codec import Value
 from sessiond.metrics import EngineFigures
 from sessiond.record import Answer, Record
+from sessiond.vault import Vault
 
 Reply = Callable[[int, Answer], None]
 """Takes the position of a call in its batch, and the answer. It must not raise and must not call the engine."""
@@ -94,6 +95,13 @@ class Engine(Protocol):
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
         """The records of the latest expiries whose number is over `after`, oldest first. At least 10,000 are kept."""
+
+    async def adopt(self, vault: Vault) -> None:
+        """Seals with another vault from now on, and brings what rests under its other seals under the current one, in
+        the background and also over restarts, while calls go on as ever.
+
+        StartError, and nothing is changed, when records rest under a seal that `vault` lacks.
+        """
 
     async def close(self) -> None:
         """Makes durable whatever is not yet, and lets go of everything. No call may be under way."""

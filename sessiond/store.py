@@ -24,6 +24,7 @@ from sessiond.clock import Clock
 from sessiond.engine import Engine, Lane, Reply, execute
 from sessiond.metrics import CallFigures, EngineFigures
 from sessiond.record import Answer
+from sessiond.vault import Vault
 
 VERBS: dict[type[Call], str] = {
     Create: "create",
@@ -81,6 +82,10 @@ class Store:
 
     async def sweep(self, limit: int) -> int:
         return await self._engine.sweep(self.clock.now(), limit)
+
+    async def adopt(self, vault: Vault) -> None:
+        """Seals with another vault from now on. StartError: records rest under a key that it lacks."""
+        await self._engine.adopt(vault)
 
     async def close(self) -> None:
         await self._engine.close()

@@ -11,6 +11,7 @@ from sessiond.engine import Entry, Expired, Reply, entry
 from sessiond.engines import Options
 from sessiond.metrics import EngineFigures
 from sessiond.record import REPEAT_WINDOW, Answer, Record, follow, is_alive, perform
+from sessiond.vault import Vault
 
 _KEPT_EXPIRIES = 10_000
 
@@ -71,6 +72,9 @@ class MemoryEngine:
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return [event for event in self._expired if event.number > after][:limit]
+
+    async def adopt(self, vault: Vault) -> None:
+        """Nothing leaves memory."""
 
     async def close(self) -> None:
         self._records.clear()

@@ -6,6 +6,7 @@ can corrupt a WAL that two connections write at once; `_reader` reads what is co
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Set
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from sessiond import codec
 from sessiond.calls import Address
 from sessiond.engine import Entry, Expired, entry
 from sessiond.engines.sqlite.schema import APPLICATION_ID, STEPS
+from sessiond.engines.sqlite.seals import Progress, Seals, expired_user, seal_expired
 from sessiond.errors import Damaged, StartError
 from sessiond.record import REPEAT_WINDOW, Record
 from sessiond.vault import Vault
@@ -30,6 +32,7 @@ ROWS_PER_STATEMENT = 256
 128 prepared statements, one for each size that occurs."""
 
 _KEYS_PER_QUERY = 500
+_SEALED_PER_QUERY = 25  # where whole sealed records come along, which may be large
 _KEPT_EXPIRIES = 10_000
 
 _PRAGMAS = (
@@ -53,21 +56,25 @@ _LIST = f"""
 
 _LIST_USER = f"""
     select {_COLUMNS} from sessions indexed by sessions_by_user
-    where namespace = ? and user = ? and kind = 1 and key > ? and expires_at > ?
+    where namespace = ? and user in (%s) and kind = 1 and key > ? and expires_at > ?
     order by key limit ?"""
 
 _KEYS = "select key from sessions where namespace = ? and kind = 1 and expires_at > ?"
 
 _KEYS_USER = """
     select key from sessions indexed by sessions_by_user
-    where namespace = ? and user = ? and kind = 1 and expires_at > ?"""
+    where namespace = ? and user in (%s) and kind = 1 and expires_at > ?"""
 
 # The maintained number, less the few that have died since the last sweep.
 _COUNT = """
-    select ifnull((select sessions from tallies where namespace = :namespace and user = ifnull(:user, '')), 0)
+    select ifnull((select sessions from tallies where namespace = ?1 and user = ''), 0)
         - (select count(*) from sessions
-           where expires_at >> 20 <= :now >> 20 and expires_at <= :now and kind = 1
-             and namespace = :namespace and (:user is null or user = :user))"""
+           where expires_at >> 20 <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1)"""
+
+_COUNT_USER = """
+    select ifnull((select sum(sessions) from tallies where namespace = ?1 and user in (%s)), 0)
+        - (select count(*) from sessions
+           where expires_at >> 20 <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1 and user in (%s))"""
 
 _DUE = """
     select rowid, namespace, key from sessions
@@ -78,11 +85,13 @@ _DUE = """
 _SWEEP = """
     delete from sessions
     where rowid in (%s) and expires_at <= ? - iif(kind = 1, 0, ?)
-    returning namespace, key, kind, user, expires_at"""
+    returning namespace, key, kind, user, expires_at, %s"""
 
-_REMEMBER = "insert into expiries (namespace, key, user, expired_at) values (?, ?, ?, ?)"
+_REMEMBER = "insert into expiries (namespace, key, user, expired_at, sealed) values (?, ?, ?, ?, ?)"
 _FORGET = "delete from expiries where number <= (select max(number) from expiries) - ?"
-_EXPIRED = "select number, namespace, key, user, expired_at from expiries where number > ? order by number limit ?"
+_EXPIRED = (
+    "select number, namespace, key, user, expired_at, sealed from expiries where number > ? order by number limit ?"
+)
 
 
 class StorageError(Exception):
@@ -104,6 +113,7 @@ class SessionFile:
         self._writer = writer
         self._reader = reader
         self._vault = vault
+        self._seals = Seals(path, writer, self._transaction, _COLUMNS)
 
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> "SessionFile":
@@ -132,6 +142,7 @@ class SessionFile:
                 f"cannot use {path}: {e.strerror}. Give a file in a folder that sessiond may write to."
             ) from e
         writer: aiosqlite.Connection | None = None
+        reader: aiosqlite.Connection | None = None
         try:
             writer = await aiosqlite.connect(path, isolation_level=None, timeout=5)
             await _migrate(writer, path)
@@ -144,10 +155,15 @@ class SessionFile:
             reader = await aiosqlite.connect(path, isolation_level=None, timeout=5)
             await reader.execute_fetchall("pragma query_only = on")
             await reader.execute_fetchall("pragma mmap_size = 0")
-            return cls(path, lock, writer, reader, vault)
+            for connection in (writer, reader):
+                connection.text_factory = _text
+            file = cls(path, lock, writer, reader, vault)
+            await file._seals.adopt(vault)
+            return file
         except (sqlite3.Error, StartError) as e:
-            if writer is not None:
-                await writer.close()
+            for opened in (reader, writer):
+                if opened is not None:
+                    await opened.close()
             lock.close()
             if isinstance(e, StartError):
                 raise
@@ -187,9 +203,7 @@ class SessionFile:
         self, namespace: str, user: str | None, after: bytes, limit: int, now: int
     ) -> tuple[list[Entry], bytes | None, int]:
         """Entries after that key, the cursor of the next page or None, and how many damaged rows were passed over."""
-        who = (namespace,) if user is None else (namespace, user)
-        sql = _LIST if user is None else _LIST_USER
-        rows = list(await self._reader.execute_fetchall(sql, (*who, after, now, limit)))
+        rows = await self._select(_LIST, _LIST_USER, namespace, user, (after, now, limit))
         entries = []
         for row in rows:
             with suppress(Damaged):
@@ -198,16 +212,39 @@ class SessionFile:
         return entries, rows[-1][1] if len(rows) == limit else None, len(rows) - len(entries)
 
     async def keys(self, namespace: str, user: str | None, now: int) -> list[bytes]:
-        who = (namespace,) if user is None else (namespace, user)
-        rows = await self._reader.execute_fetchall(_KEYS if user is None else _KEYS_USER, (*who, now))
-        return [row[0] for row in rows]
+        return [row[0] for row in await self._select(_KEYS, _KEYS_USER, namespace, user, (now,))]
 
     async def count(self, namespace: str, user: str | None, now: int) -> int:
-        rows = await self._reader.execute_fetchall(_COUNT, {"namespace": namespace, "user": user, "now": now})
-        return int(next(iter(rows))[0])
+        if user is None:
+            rows = await self._reader.execute_fetchall(_COUNT, (namespace, now))
+            return int(next(iter(rows))[0])
+        while True:
+            vault = self._vault
+            tags = vault.tags(namespace, user)
+            marks = ", ".join(f"?{n}" for n in range(3, 3 + len(tags)))
+            rows = await self._reader.execute_fetchall(_COUNT_USER % (marks, marks), (namespace, now, *tags))
+            if vault is self._vault:
+                return int(next(iter(rows))[0])
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
-        return [Expired(*row) for row in await self._reader.execute_fetchall(_EXPIRED, (after, limit))]
+        rows = await self._reader.execute_fetchall(_EXPIRED, (after, limit))
+        return [
+            Expired(number, namespace, key, expired_user(self._vault, namespace, key, at, user, sealed), at)
+            for number, namespace, key, user, at, sealed in rows
+        ]
+
+    async def _select(
+        self, whole: str, of_user: str, namespace: str, user: str | None, rest: tuple[Any, ...]
+    ) -> list[Any]:
+        """Rows of a namespace, or of all that may stand for a user in it."""
+        if user is None:
+            return list(await self._reader.execute_fetchall(whole, (namespace, *rest)))
+        while True:
+            vault = self._vault
+            tags = vault.tags(namespace, user)
+            rows = await self._reader.execute_fetchall(of_user % _marks(len(tags)), (namespace, *tags, *rest))
+            if vault is self._vault:  # else rows may have been written meanwhile whose tag was not asked for
+                return list(rows)
 
     # Writing -----------------------------------------------------------------------------------------
 
@@ -241,16 +278,45 @@ class SessionFile:
         gone: list[Any] = []
         try:
             async with self._transaction():
-                for start in range(0, len(rowids), _KEYS_PER_QUERY):
-                    chunk = rowids[start : start + _KEYS_PER_QUERY]
-                    sweep = _SWEEP % _marks(len(chunk))
-                    gone += await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW))
-                expired = [(ns, key, user, at) for ns, key, kind, user, at in gone if kind == _SESSION]
-                await self._writer.executemany(_REMEMBER, expired)
+                # The user of an encrypted row is known from its record alone.
+                size, extra = (_SEALED_PER_QUERY, _COLUMNS) if self._vault.encrypts else (_KEYS_PER_QUERY, "null")
+                for start in range(0, len(rowids), size):
+                    chunk = rowids[start : start + size]
+                    sweep = _SWEEP % (_marks(len(chunk)), extra)
+                    rows = list(await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW)))
+                    await self._writer.executemany(_REMEMBER, [self._expiry(row) for row in rows if row[2] == _SESSION])
+                    gone += [row[:3] for row in rows]
                 await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
         except sqlite3.Error as e:
             raise _storage_error(e) from e
         return [((row[0], row[1]), row[2] == _SESSION) for row in gone]
+
+    # Seals -------------------------------------------------------------------------------------------
+
+    async def adopt(self, vault: Vault) -> None:
+        """Seals with another vault from now on. StartError: rows need a key that it lacks. StorageError."""
+        try:
+            await self._seals.adopt(vault)
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+        self._vault = vault
+
+    async def progress(self) -> Progress:
+        return await self._seals.progress()
+
+    async def reseal(self) -> int:
+        """Brings the next rows under the current seal; how many it looked at. 0: none is left. Raises StorageError."""
+        try:
+            return await self._seals.step(self._vault)
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+
+    async def finish_resealing(self) -> bool:
+        """When none is left: old seals leave the WAL and the list. False: not now. Raises StorageError."""
+        try:
+            return await self._seals.finish(self._vault)
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
 
     async def probe(self) -> None:
         """One tiny commit, which changes nothing: whether writing works again. Raises StorageError."""
@@ -289,13 +355,30 @@ class SessionFile:
             columns = (*address, _GONE, None, now, 0)
         else:
             kind = _SESSION if record.target is None else _ALIAS
-            columns = (*address, kind, record.user, record.expires_at, record.version)
+            user = self._vault.tag(address[0], record.user)
+            columns = (*address, kind, user, record.expires_at, record.version)
         return (*columns, self._vault.seal(codec.pack(columns), record))
 
     def _open(self, row: Any) -> Record | None:
         if type(row[-1]) is not bytes:
             raise Damaged("a stored row holds no sealed record")
         return self._vault.open(codec.pack(tuple(row[:-1])), row[-1])
+
+    def _expiry(self, row: Any) -> tuple[Any, ...]:
+        namespace, key, _, user, at, *whole = row
+        if self._vault.encrypts:
+            try:
+                record = self._open(whole)
+                user = None if record is None else record.user
+            except Damaged:
+                user = None
+        user, sealed = seal_expired(self._vault, namespace, key, at, user)
+        return namespace, key, user, at, sealed
+
+
+def _text(raw: bytes) -> str:
+    # A damaged text must not make the whole query fail: its row does not fit its seal, and that is told for it alone.
+    return raw.decode("utf-8", "replace")
 
 
 @cache
@@ -359,6 +442,17 @@ def _take_lock(path: Path) -> IO[str]:
     file.write(f"sessiond, process {os.getpid()}\n")
     file.flush()
     return file
+
+
+def owner_of(path: Path) -> int | None:
+    """The process that has a file open, as it calls itself; None if none does."""
+    with suppress(FileNotFoundError), path.with_name(path.name + ".lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            found = re.search(r"process (\d+)", file.read())
+            return int(found[1]) if found else 0
+    return None
 
 
 async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
