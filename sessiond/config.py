@@ -34,7 +34,7 @@ class Settings:
     sweep_interval: int
     drain: int
     adjustable_clock: bool
-    encryption_keys: str
+    encryption_keys: str | None
 
     def policy(self) -> Policy:
         return Policy(ttl=self.ttl, max_ttl=self.max_ttl, lifetime=self.lifetime, max_data=self.max_data)
@@ -118,10 +118,12 @@ def data_url(value: object) -> str:
     return value
 
 
-def key_list(value: object) -> str:
+def key_list(value: object) -> str | None:
+    if value is None or value == "":
+        return None
     if not isinstance(value, str) or "\0" in value:
         raise ValueError("it is the path of a file with keys")
-    return value.strip()
+    return value
 
 
 def durability(value: object) -> str:
@@ -160,7 +162,7 @@ SETTINGS: dict[str, Setting] = {
     "drain": Setting("10s", duration, "How long a stopping daemon waits for what is under way.", "DURATION"),
     "adjustable_clock": Setting(False, boolean, "For tests: POST /v1/clock moves the daemon's clock forward."),
     "encryption_keys": Setting(
-        "", key_list, "A file with the keys under which sessions rest; `sessiond key new` prints one.", "PATH"
+        None, key_list, "A file with the keys under which sessions rest; `sessiond key new` prints one.", "PATH"
     ),
 }
 

@@ -26,12 +26,12 @@ def new_line() -> str:
     return f"k-{os.urandom(4).hex()}:{b64encode(os.urandom(KEY_BYTES)).decode()}"
 
 
-def read_vault(file: str) -> Vault:
-    """The vault of the key list in `file`; `file` empty: the one that seals in the clear.
+def read_vault(file: str | None) -> Vault:
+    """The vault of the key list in `file`; None: the one that seals in the clear.
 
     SettingError names the file and the line, and never repeats what stands there.
     """
-    if not file:
+    if file is None:
         return Vault()
     try:
         with Path(file).open("rb") as opened:

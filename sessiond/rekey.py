@@ -37,7 +37,7 @@ async def rekey(settings: Settings, tell: Tell, on_fatal: Callable[[str], None])
     path = file_of(settings.data)
     if path is None:
         raise SettingError("data is memory:, which keeps nothing on a disk: there is nothing to encrypt.")
-    if not settings.encryption_keys:
+    if settings.encryption_keys is None:
         raise SettingError("encryption_keys is not set: give the file with the keys that the daemon has.")
     vault = read_vault(settings.encryption_keys)
     if not path.exists():

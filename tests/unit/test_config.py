@@ -39,7 +39,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         sweep_interval=10_000,
         drain=10_000,
         adjustable_clock=False,
-        encryption_keys="",
+        encryption_keys=None,
     )
 
 

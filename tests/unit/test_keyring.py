@@ -45,7 +45,7 @@ def test_a_key_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_no_list_is_in_the_clear() -> None:
     """Without the setting nothing is read, and nothing encrypted."""
-    assert ("plain",) == read_vault("").ids
+    assert ("plain",) == read_vault(None).ids
 
 
 WRONG = {
