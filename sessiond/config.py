@@ -119,9 +119,10 @@ def data_url(value: object) -> str:
 
 
 def key_list(value: object) -> str | None:
-    if value is None or value == "":
+    if value is None:
         return None
-    if not isinstance(value, str) or "\0" in value:
+    # Set to nothing, by a variable that was lost perhaps, must not mean in the clear.
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError("it is the path of a file with keys")
     return value
 

@@ -289,6 +289,29 @@ async def test_a_list_without_what_rows_need_is_refused(tmp_path: Path, case: st
     assert [("ok", 1), ("ok", 3)] == [brief(answer) for answer in answers]
 
 
+async def test_a_lost_key_can_be_given_up(tmp_path: Path) -> None:
+    """With its seal taken out of the file by hand, a start goes on without a key: its sessions answer `integrity`."""
+    subject = await made(tmp_path / "s.db", "red", number=2)
+    both = await Subject(subject.url, vault=vault("blue", "red")).open()
+    await until(lambda: not progress(subject).old)
+    await both.engine.close()
+    with plain(subject.path) as file:
+        file.execute(
+            "update sessions set sealed = cast(replace(sealed, 'blue', 'grey') as blob) where key = ?", (key("0"),)
+        )
+        file.execute("insert into seals values ('grey', x'00')")
+
+    with pytest.raises(StartError, match="under the key grey"):
+        await Subject(subject.url, vault=vault("blue")).open()
+    with plain(subject.path) as file:
+        file.execute("delete from seals where id = 'grey'")
+    again = await Subject(subject.url, vault=vault("blue")).open()
+    answers = await again.ask(get("0"), get("1"))
+    await again.engine.close()
+
+    assert [INTEGRITY, ("ok", 1)] == [brief(answer) for answer in answers]
+
+
 async def test_an_empty_file_takes_any_list(tmp_path: Path) -> None:
     """A new file begins under the first key, without `plain` in the list and without a walk."""
     subject = await Subject(str(tmp_path / "s.db"), vault=vault("red")).open()
