@@ -64,7 +64,7 @@ RESEAL_PAUSE = 0.01
 """Seconds between two steps of resealing: the writes that waited behind the one go before the next."""
 
 RESEAL_AGAIN = 1.0
-"""Seconds until a step of resealing is tried again that could not be written."""
+"""Seconds until a step of resealing is tried again that failed; after each further failure twice as long, up to a minute."""
 
 _DAMAGED = failed("integrity", "The stored session is damaged and cannot be read; it can only be destroyed.")
 _UNREADABLE = failed("storage_failed", "The storage could not be read this time; try again.")
@@ -479,6 +479,7 @@ class SqliteEngine:
 
     async def _reseal(self) -> None:
         """Brings every row under the current seal, a step at a time; ends at once when all are."""
+        again = RESEAL_AGAIN
         while not self._closing:
             try:
                 async with self._writing:
@@ -501,12 +502,13 @@ class SqliteEngine:
                         _list(before.old),
                         f"; {before.damaged} rows opened under no key, and were left" if before.damaged else "",
                     )
-                pause = RESEAL_PAUSE if looked_at or over else RESEAL_AGAIN
+                again = RESEAL_AGAIN
+                pause = RESEAL_PAUSE if looked_at or over else again
             except StorageError as e:
                 if e.fatal:
                     self._on_fatal(e.text)
                 log.warning("rekey: %s", e.text)
-                pause = RESEAL_AGAIN
+                pause, again = again, min(2 * again, 60)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), pause)
         self._resealing = None

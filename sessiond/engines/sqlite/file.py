@@ -302,7 +302,11 @@ class SessionFile:
         self._vault = vault
 
     async def progress(self) -> Progress:
-        return await self._seals.progress()
+        """How far resealing is. Raises StorageError."""
+        try:
+            return await self._seals.progress()
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
 
     async def reseal(self) -> int:
         """Brings the next rows under the current seal; how many it looked at. 0: none is left. Raises StorageError."""

@@ -156,17 +156,22 @@ class Seals:
         # Without patience: whoever wants to commit waits for this.
         await self._writer.execute_fetchall("pragma busy_timeout = 0")
         try:
-            busy = (await self._fetch("pragma wal_checkpoint(truncate)"))[0][0]
+            (result,) = await self._writer.execute_fetchall("pragma wal_checkpoint(truncate)")
         finally:
             await self._writer.execute_fetchall("pragma busy_timeout = 5000")
-        if busy:
+        if result[0]:
             return False
         async with self._transaction():
             await self._writer.execute_fetchall(_STRIKE, (vault.current,))
         return True
 
     async def _fetch(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
-        return list(await self._writer.execute_fetchall(sql, parameters))
+        try:
+            return list(await self._writer.execute_fetchall(sql, parameters))
+        except sqlite3.Error as e:
+            # Without SQLite's code, which would mean a failed write and so the end: a sector that the walk alone reads,
+            # and cannot, must not end the daemon at each of its starts.
+            raise sqlite3.OperationalError(f"reading: {e}") from e
 
 
 def progress_of(path: Path) -> Progress | None:
