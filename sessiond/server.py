@@ -88,6 +88,9 @@ async def _read_again(store: Store, settings: Settings, hang_ups: asyncio.Event)
     while True:
         await hang_ups.wait()
         hang_ups.clear()
+        if settings.encryption_keys is None:
+            log.info("there is no key list to read again: encryption_keys is not set")
+            continue
         try:
             vault = read_vault(settings.encryption_keys)
             await store.adopt(vault)
