@@ -480,6 +480,7 @@ class SqliteEngine:
     async def _reseal(self) -> None:
         """Brings every row under the current seal, a step at a time; ends at once when all are."""
         again = RESEAL_AGAIN
+        announced: str | None = None
         while not self._closing:
             try:
                 async with self._writing:
@@ -487,10 +488,9 @@ class SqliteEngine:
                     if not before.old:
                         self.figures.rekey_left = 0
                         break
-                    if before.done == 0:
-                        log.info(
-                            "rekey: %d rows come under %s, from %s", before.total, before.current, _list(before.old)
-                        )
+                    if before.current != announced:
+                        left, announced = max(0, before.total - before.done), before.current
+                        log.info("rekey: %d rows come under %s, from %s", left, announced, _list(before.old))
                     looked_at = await self._file.reseal()
                     over = looked_at == 0 and await self._file.finish_resealing()
                 self.figures.rekeyed += looked_at
