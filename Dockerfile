@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml README.md LICENSE ./
 COPY sessiond sessiond
-RUN pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check .
+RUN pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check '.[encryption]'
 
 FROM python:3.13-slim
 RUN useradd --system --uid 7377 --no-create-home sessiond && install -d -o sessiond -g sessiond -m 700 /data

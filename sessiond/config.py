@@ -38,6 +38,7 @@ class Settings:
     sweep_interval: int
     drain: int
     adjustable_clock: bool
+    encryption_keys: str | None
 
     def policy(self) -> Policy:
         return Policy(
@@ -148,6 +149,15 @@ def data_url(value: object) -> str:
     return value
 
 
+def key_list(value: object) -> str | None:
+    if value is None:
+        return None
+    # Set to nothing, by a variable that was lost perhaps, must not mean in the clear.
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("it is the path of a file with keys")
+    return value
+
+
 def durability(value: object) -> str:
     if value not in ("full", "relaxed"):
         raise ValueError("it is full or relaxed")
@@ -200,6 +210,9 @@ SETTINGS: dict[str, Setting] = {
     "sweep_interval": Setting("10s", duration, "How often what has died is removed from the file.", "DURATION"),
     "drain": Setting("10s", duration, "How long a stopping daemon waits for what is under way.", "DURATION"),
     "adjustable_clock": Setting(False, boolean, "For tests: POST /v1/clock moves the daemon's clock forward."),
+    "encryption_keys": Setting(
+        None, key_list, "A file with the keys under which sessions rest; `sessiond key new` prints one.", "PATH"
+    ),
 }
 
 

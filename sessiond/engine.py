@@ -37,6 +37,7 @@ from sessiond.calls import Call
 from sessiond.codec import Value
 from sessiond.metrics import EngineFigures
 from sessiond.record import Answer, Record
+from sessiond.vault import Vault
 
 Reply = Callable[[int, Answer], None]
 """Takes the position of a call in its batch, and the answer. It must not raise and must not call the engine."""
@@ -114,6 +115,13 @@ class Engine(Protocol):
 
     async def keep_time(self, now: int) -> None:
         """Keeps that it has been `now`, where records rest that could live again if it were forgotten."""
+
+    async def adopt(self, vault: Vault) -> None:
+        """Seals with another vault from now on, and brings what rests under its other seals under the current one, in
+        the background and also over restarts, while calls go on as ever.
+
+        StartError, and nothing is changed, when records rest under a seal that `vault` lacks.
+        """
 
     async def close(self) -> None:
         """Makes durable whatever is not yet, and lets go of everything. No call may be under way."""

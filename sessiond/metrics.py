@@ -48,3 +48,5 @@ class EngineFigures:
         self.swept = 0
         self.sweep_seconds = Histogram(SECONDS)
         self.damaged = 0
+        self.rekeyed = 0  # rows that were brought under the current key
+        self.rekey_left = 0  # rows that may be under an old one

@@ -12,9 +12,11 @@ from sessiond import __version__
 from sessiond.clock import AdjustableClock, Clock
 from sessiond.config import Settings, hosts
 from sessiond.engines import Options, open_engine
+from sessiond.errors import SettingError, StartError
 from sessiond.http.address import Listen, open_address
 from sessiond.http.app import HttpApp
 from sessiond.http.auth import ANONYMOUS
+from sessiond.keyring import read_vault
 from sessiond.store import Store
 from sessiond.sweeper import sweep_for_ever
 from sessiond.timekeeper import keep_time_for_ever
@@ -38,7 +40,8 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    options = Options(settings.cache, settings.durability == "relaxed", _end_now)
+    vault = read_vault(settings.encryption_keys)
+    options = Options(settings.cache, settings.durability == "relaxed", _end_now, vault)
     engine = await open_engine(settings.data, options)
     clock = AdjustableClock(engine.latest) if settings.adjustable_clock else Clock(engine.latest)
     if (behind := clock.ahead_of_wall()) >= CLOCK_SLACK:
@@ -49,6 +52,9 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             engine.place,
         )
     store = Store(engine, clock, {ANONYMOUS: settings.policy()})
+    hang_ups = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hang_ups.set)
+    reader = asyncio.create_task(_read_again(store, settings, hang_ups))
     try:
         app = HttpApp(store, hosts(settings))
         runner = app.runner(settings.drain / 1000)
@@ -83,10 +89,31 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                     await app.stop()
                     await runner.cleanup()
     finally:
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
         await store.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # who asks twice gets the same end, and the same exit code
+
+
+async def _read_again(store: Store, settings: Settings, hang_ups: asyncio.Event) -> None:
+    """At each SIGHUP reads the key list anew. One that cannot be used is told in the log, and the old one stays."""
+    while True:
+        await hang_ups.wait()
+        hang_ups.clear()
+        if settings.encryption_keys is None:
+            log.info("there is no key list to read again: encryption_keys is not set")
+            continue
+        try:
+            vault = read_vault(settings.encryption_keys)
+            await store.adopt(vault)
+            log.info("read the key list again: %s comes first", vault.current)
+        except (SettingError, StartError) as e:
+            log.error("the key list stays as it was: %s", e)
+        except Exception:
+            log.exception("the key list stays as it was")
 
 
 def _end_now(text: str) -> None:

@@ -24,6 +24,7 @@ from sessiond.clock import Clock
 from sessiond.engine import Engine, Lane, Reply, execute
 from sessiond.metrics import CallFigures, EngineFigures
 from sessiond.record import Answer
+from sessiond.vault import Vault
 
 VERBS: dict[type[Call], str] = {
     Create: "create",
@@ -84,6 +85,10 @@ class Store:
 
     async def keep_time(self) -> None:
         await self._engine.keep_time(self.clock.now())
+
+    async def adopt(self, vault: Vault) -> None:
+        """Seals with another vault from now on. StartError: records rest under a key that it lacks."""
+        await self._engine.adopt(vault)
 
     async def close(self) -> None:
         await self.keep_time()

@@ -10,8 +10,8 @@ from tests.support import ENGINES, Subject
 
 @pytest.fixture(params=list(ENGINES))
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
-    url, cache_bytes = ENGINES[request.param]
-    subject = await Subject(url if url == "memory:" else str(tmp_path / url), cache_bytes).open()
+    url, cache_bytes, vault = ENGINES[request.param]
+    subject = await Subject(url if url == "memory:" else str(tmp_path / url), cache_bytes, vault=vault).open()
     yield subject
     await subject.engine.close()
     assert [] == subject.fatal

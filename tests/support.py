@@ -12,6 +12,7 @@ from sessiond.calls import Address, Call, Count, Destroy, Get, List, Policy, Rot
 from sessiond.engine import Engine, Entry, Expired, Lane, execute
 from sessiond.engines import Options, open_engine
 from sessiond.record import Answer, Record
+from sessiond.vault import Clear, Key, Vault
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
@@ -22,10 +23,14 @@ TTL = 10 * MINUTE
 POLICY = Policy(ttl=TTL)
 AMPLE = 64 * 1024 * 1024
 
+PLAIN = Vault()
+RED, BLUE = Key("red", b"r" * 32), Key("blue", b"b" * 32)
+
 ENGINES = {
-    "memory": ("memory:", AMPLE),
-    "sqlite": ("sessions.db", AMPLE),
-    "sqlite-cold": ("sessions.db", 0),  # a cache that holds nothing: every call goes to the file
+    "memory": ("memory:", AMPLE, PLAIN),
+    "sqlite": ("sessions.db", AMPLE, PLAIN),
+    "sqlite-cold": ("sessions.db", 0, PLAIN),  # a cache that holds nothing: every call goes to the file
+    "sqlite-encrypted": ("sessions.db", 0, Vault([RED, BLUE, Clear()])),
 }
 
 
@@ -163,10 +168,10 @@ class Subject:
     engine: Engine
     lane: Lane
 
-    def __init__(self, url: str, cache_bytes: int = AMPLE, relaxed: bool = False) -> None:
+    def __init__(self, url: str, cache_bytes: int = AMPLE, relaxed: bool = False, vault: Vault = PLAIN) -> None:
         self.url = url
         self.fatal: list[str] = []
-        self.options = Options(cache_bytes, relaxed, self.fatal.append)
+        self.options = Options(cache_bytes, relaxed, self.fatal.append, vault)
 
     @property
     def persists(self) -> bool:

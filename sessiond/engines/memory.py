@@ -13,6 +13,7 @@ from sessiond.engines import Options
 from sessiond.limits import Member, Usage, confine
 from sessiond.metrics import EngineFigures
 from sessiond.record import REPEAT_WINDOW, Answer, Record, follow, is_alive, perform, size_of
+from sessiond.vault import Vault
 
 _KEPT_EXPIRIES = 10_000
 
@@ -81,6 +82,9 @@ class MemoryEngine:
 
     async def keep_time(self, now: int) -> None:
         pass
+
+    async def adopt(self, vault: Vault) -> None:
+        """Nothing leaves memory."""
 
     async def close(self) -> None:
         self._records.clear()

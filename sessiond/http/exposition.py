@@ -59,6 +59,8 @@ class _Figures(Collector):
         yield CounterMetricFamily("sessiond_cache_misses", "Records looked for in the file.", engine.cache_misses)
         yield CounterMetricFamily("sessiond_swept", "Dead records removed by sweeps.", engine.swept)
         yield _histogram("sessiond_sweep_seconds", "One batch of a sweep.", [("", engine.sweep_seconds)])
+        yield CounterMetricFamily("sessiond_rekeyed", "Rows brought under the current key.", engine.rekeyed)
+        yield GaugeMetricFamily("sessiond_rekey_left", "Rows that may be under an old key.", engine.rekey_left)
         yield CounterMetricFamily("sessiond_damaged", "Times a stored row was not what was written.", engine.damaged)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sessiond import codec
 from sessiond.calls import Call, Policy, check_data
 from sessiond.engine import Entry, execute
 from sessiond.errors import Refused
@@ -1249,8 +1250,12 @@ async def test_no_answer_shows_what_a_crash_could_undo(subject: Subject) -> None
     file = sqlite3.connect(subject.path)
 
     def in_file(name: str) -> int | None:
-        row = file.execute("select sealed from sessions where key = ? and kind = 1", (key(name),)).fetchone()
-        return None if row is None else int(re.findall(rb'"mark":(\d+)', row[0])[0])
+        row = file.execute("select * from sessions where key = ? and kind = 1", (key(name),)).fetchone()
+        if row is None:
+            return None
+        record = subject.options.vault.open(codec.pack(row[:-1]), row[-1])
+        assert record is not None
+        return int(re.findall(rb'"mark":(\d+)', record.data)[0])
 
     def reply(begin: int, position: int, answer: Answer) -> None:
         name = script[begin + position][0]

@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sessiond.calls import Call, Policy, When
 from sessiond.engine import Lane, execute
 from sessiond.record import Answer
+from sessiond.vault import Vault
 from tests import support
-from tests.support import AMPLE, HOUR, NOW, POLICY, TTL, Subject, key
+from tests.support import AMPLE, BLUE, HOUR, NOW, PLAIN, POLICY, RED, TTL, Subject, key
 
 WINDOW = 60_000
 MAX_HOPS = 8
@@ -346,6 +347,7 @@ class Lives(RuleBasedStateMachine):
 
     cache_bytes = AMPLE
     relaxed = False
+    vault = PLAIN
 
     def __init__(self) -> None:
         super().__init__()
@@ -356,7 +358,7 @@ class Lives(RuleBasedStateMachine):
         self.swept_in_part = False
         self.expired: set[tuple[str, bytes, str | None, int]] = set()
         self.models = {ns: Model() for ns in SPACES}
-        self.engines = [Subject("memory:"), Subject(str(path), self.cache_bytes, self.relaxed)]
+        self.engines = [Subject("memory:"), Subject(str(path), self.cache_bytes, self.relaxed, self.vault)]
         for engine in self.engines:
             self.runner.run(engine.open())
         self.lanes: dict[tuple[int, str], Lane] = {}
@@ -449,6 +451,11 @@ class TightLives(Lives):
     cache_bytes = 2500  # some three sessions: what a call needs is now here and now there
 
 
+class EncryptedLives(Lives):
+    cache_bytes = 0
+    vault = Vault([RED, BLUE])
+
+
 class RelaxedLives(Lives):
     relaxed = True
 
@@ -497,6 +504,8 @@ TestCold = ColdLives.TestCase
 TestCold.settings = profile
 TestTight = TightLives.TestCase
 TestTight.settings = profile
+TestEncrypted = EncryptedLives.TestCase
+TestEncrypted.settings = profile
 TestRelaxed = RelaxedLives.TestCase
 TestRelaxed.settings = profile
 TestLimited = LimitedLives.TestCase

@@ -77,6 +77,31 @@ def test_a_wrong_variable_ends_with_2_and_its_name() -> None:
     assert err.count("\n") == 1
 
 
+def test_key_new_prints_a_line_for_the_list() -> None:
+    """`sessiond key new` says one line, another each time, that a key list takes."""
+    (_, one, _), (code, other, err) = sessiond("key", "new"), sessiond("key", "new")
+
+    assert (0, "") == (code, err)
+    assert re.fullmatch(r"k-[0-9a-f]{8}:[A-Za-z0-9+/]{43}=\n", one)
+    assert one != other
+
+
+def test_a_key_list_that_cannot_be_used_ends_with_2_and_a_sentence(tmp_path: Path) -> None:
+    """The daemon does not start in the clear when it was told to encrypt."""
+    (tmp_path / "keys").write_text("canary\n")
+    data = ("--data", str(tmp_path / "s.db"))
+
+    wrong = sessiond("serve", *data, "--encryption-keys", str(tmp_path / "keys"))
+    none = sessiond("serve", *data, environment={"SESSIOND_ENCRYPTION_KEYS": str(tmp_path / "none")})
+
+    for code, out, err in (wrong, none):
+        assert (EXIT_SETTINGS, "") == (code, out)
+        assert err.startswith("sessiond: ")
+        assert "canary" not in err
+        assert 1 == err.count("\n")
+    assert not (tmp_path / "s.db").exists()
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [

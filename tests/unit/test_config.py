@@ -43,6 +43,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         sweep_interval=10_000,
         drain=10_000,
         adjustable_clock=False,
+        encryption_keys=None,
     )
 
 
@@ -222,6 +223,8 @@ def test_limits_are_part_of_the_policy() -> None:
         ("sweep_interval", "0s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("drain", "-1s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("adjustable_clock", "2", "it is true or false"),
+        ("encryption_keys", "", "it is the path of a file with keys"),
+        ("encryption_keys", "a\0b", "it is the path of a file with keys"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_source(tmp_path: Path, name: str, value: str, reason: str) -> None:

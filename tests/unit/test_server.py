@@ -19,7 +19,7 @@ import pytest
 
 from sessiond import __version__
 from sessiond.server import EXIT_STORAGE
-from tests.http.support import JSON, Daemon, Reply, Stream, read_all, replies
+from tests.http.support import JSON, Daemon, Reply, Stream, read_all, replies, wait_until
 from tests.tools import require
 
 EXIT_START = 1
@@ -366,3 +366,32 @@ def test_a_failed_fsync_ends_the_process(start: Any, tmp_path: Path, when: int) 
     again = start(data=data)
     assert [again.ask("GET", f"/v1/sessions/n{n}").json for n in kept] == [{"n": n} for n in kept]
     assert len(kept) < 100
+
+
+# Hanging up ----------------------------------------------------------------------------------------------
+
+
+def test_a_hang_up_is_not_the_end(start: Any, tmp_path: Path) -> None:
+    """SIGHUP has the daemon read its key list again; without one, or with one that cannot be used, it serves on and says so."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"one:{'A' * 43}=\n")
+    clear = start(data=str(tmp_path / "clear.db"))
+    encrypted = start("--encryption-keys", str(keys), data=str(tmp_path / "encrypted.db"))
+    sid = encrypted.create('{"n":1}')
+
+    clear.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "there is no key list to read again" in clear.log)
+    keys.write_text("canary\n")
+    encrypted.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "the key list stays as it was: line 1 of the key list" in encrypted.log)
+    keys.write_text(f"two:{'B' * 42}A=\n")
+    encrypted.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "sealed under the key one, which is not in the key list" in encrypted.log)
+    keys.write_text(f"two:{'B' * 42}A=\none:{'A' * 43}=\n")
+    encrypted.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "the key list no longer needs one" in encrypted.log)
+
+    assert 200 == clear.ask("GET", "/healthz").status
+    assert b'{"n":1}' == encrypted.ask("GET", f"/v1/sessions/{sid}").body
+    assert "canary" not in encrypted.log
+    assert (0, 0) == (clear.stop(), encrypted.stop())

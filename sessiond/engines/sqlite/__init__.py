@@ -1,6 +1,7 @@
 """The default engine: one SQLite file, embedded, behind a bounded hot cache.
 
-`engine` keeps the order of calls and decides when an answer may go out; `file` speaks SQL; `cache` forgets.
+`engine` keeps the order of calls and decides when an answer may go out; `file` speaks SQL; `seals`
+knows under which keys the rows are; `cache` forgets.
 """
 
 from pathlib import Path
@@ -8,8 +9,7 @@ from pathlib import Path
 from sessiond.engines import Options
 from sessiond.engines.sqlite.engine import SqliteEngine
 from sessiond.engines.sqlite.file import SessionFile
-from sessiond.vault import Vault
 
 
 async def open(path: Path, options: Options) -> SqliteEngine:
-    return SqliteEngine(await SessionFile.open(path, Vault()), options)
+    return SqliteEngine(await SessionFile.open(path, options.vault), options)

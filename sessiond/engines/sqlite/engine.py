@@ -17,6 +17,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -40,10 +41,11 @@ from sessiond.engines import Options
 from sessiond.engines.sqlite.cache import HotCache
 from sessiond.engines.sqlite.crowd import Absent, Crowd, Owner
 from sessiond.engines.sqlite.file import Eviction, SessionFile, StorageError
-from sessiond.errors import Damaged
+from sessiond.errors import Damaged, StartError
 from sessiond.limits import Member, confine
 from sessiond.metrics import EngineFigures
 from sessiond.record import MAX_HOPS, OK, Answer, Outcome, Record, failed, follow, perform
+from sessiond.vault import Vault
 
 log = logging.getLogger("sessiond")
 
@@ -66,6 +68,12 @@ MAX_RECOUNTS = 3
 
 PREFETCH = 500
 """How many of a waiting lane's records are fetched in one go."""
+
+RESEAL_PAUSE = 0.01
+"""Seconds between two steps of resealing: the writes that waited behind the one go before the next."""
+
+RESEAL_AGAIN = 1.0
+"""Seconds until a step of resealing is tried again that failed; after each further failure twice as long, up to a minute."""
 
 _DAMAGED = failed("integrity", "The stored session is damaged and cannot be read; it can only be destroyed.")
 _UNREADABLE = failed("storage_failed", "The storage could not be read this time; try again.")
@@ -178,6 +186,7 @@ class SqliteEngine:
         self._writing = asyncio.Lock()  # who uses the file's writer: a commit or a sweep
         self._closing = False
         self._time_kept = file.latest  # what the file remembers of `latest`
+        self._closed = asyncio.Event()  # set with it, for whoever pauses
 
         self._fetched: dict[Address, Record | Damaged | None] = {}  # for the lanes that go on in this turn
         # What the first calls of lanes found before they had to wait.
@@ -199,6 +208,7 @@ class SqliteEngine:
 
         self._tasks: set[asyncio.Task[Any]] = set()
         self._fetching: asyncio.Task[None] | None = None
+        self._resealing: asyncio.Task[None] | None = self._start(self._reseal())
         self._committer = asyncio.create_task(self._commit_for_ever(), name="sessiond commits")
         self._committer.add_done_callback(self._ended)
 
@@ -249,8 +259,28 @@ class SqliteEngine:
                     self._on_fatal(e.text)
                 log.warning("keeping the time: %s", e.text)
 
+    async def adopt(self, vault: Vault) -> None:
+        # In a task of its own, for the reason that a sweep is.
+        if (error := await asyncio.shield(self._start(self._adopt(vault)))) is not None:
+            raise error
+
+    async def _adopt(self, vault: Vault) -> StartError | None:
+        async with self._writing:
+            try:
+                await self._file.adopt(vault)
+            except StartError as e:
+                return e
+            except StorageError as e:
+                if e.fatal:
+                    self._on_fatal(e.text)
+                return StartError(e.text)
+        if self._resealing is None:
+            self._resealing = self._start(self._reseal())
+        return None
+
     async def close(self) -> None:
         self._closing = True
+        self._closed.set()
         while self._tasks:  # the end of one may be the beginning of the next
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self._renewals_due = True
@@ -613,6 +643,44 @@ class SqliteEngine:
                 self._fetched = {}
             found |= await self._file.load([cold])
 
+    # Resealing -------------------------------------------------------------------------------------------
+
+    async def _reseal(self) -> None:
+        """Brings every row under the current seal, a step at a time; ends at once when all are."""
+        again = RESEAL_AGAIN
+        announced: str | None = None
+        while not self._closing:
+            try:
+                async with self._writing:
+                    before = await self._file.progress()
+                    if not before.old:
+                        self.figures.rekey_left = 0
+                        break
+                    if before.current != announced:
+                        left, announced = max(0, before.total - before.done), before.current
+                        log.info("rekey: %d rows come under %s, from %s", left, announced, _list(before.old))
+                    looked_at = await self._file.reseal()
+                    over = looked_at == 0 and await self._file.finish_resealing()
+                self.figures.rekeyed += looked_at
+                self.figures.rekey_left = max(0, before.total - before.done - looked_at)
+                if over:
+                    log.info(
+                        "rekey: every row is under %s; the key list no longer needs %s%s",
+                        before.current,
+                        _list(before.old),
+                        f"; {before.damaged} rows opened under no key, and were left" if before.damaged else "",
+                    )
+                again = RESEAL_AGAIN
+                pause = RESEAL_PAUSE if looked_at or over else again
+            except StorageError as e:
+                if e.fatal:
+                    self._on_fatal(e.text)
+                log.warning("rekey: %s", e.text)
+                pause, again = again, min(2 * again, 60)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), pause)
+        self._resealing = None
+
     # Commits ---------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
@@ -741,6 +809,10 @@ class SqliteEngine:
             # A lane would wait for ever, and nobody would be told.
             log.critical("a defect in the engine", exc_info=error)
             self._on_fatal(f"the engine met an error that it does not know: {error!r}.")
+
+
+def _list(ids: Sequence[str]) -> str:
+    return ", ".join(ids)
 
 
 def _addresses(call: SessionCall) -> tuple[Address, ...]:

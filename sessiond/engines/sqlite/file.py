@@ -6,6 +6,7 @@ can corrupt a WAL that two connections write at once; `_reader` reads what is co
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from sessiond.calls import Address
 from sessiond.engine import Entry, Expired, entry
 from sessiond.engines.sqlite.crowd import member_of
 from sessiond.engines.sqlite.schema import APPLICATION_ID, STEPS
+from sessiond.engines.sqlite.seals import Progress, Seals, expired_user, seal_expired
 from sessiond.errors import Damaged, StartError
 from sessiond.limits import Member, Usage
 from sessiond.record import REPEAT_WINDOW, Record, size_of
@@ -32,6 +34,7 @@ ROWS_PER_STATEMENT = 256
 128 prepared statements, one for each size that occurs."""
 
 _KEYS_PER_QUERY = 500
+_SEALED_PER_QUERY = 25  # where whole sealed records come along, which may be large
 _KEPT_EXPIRIES = 10_000
 
 _PRAGMAS = (
@@ -45,6 +48,7 @@ _PRAGMAS = (
 )
 
 _COLUMNS = "namespace, key, kind, user, expires_at, version, size, sealed"
+_SEALED_COLUMNS = "namespace, key, kind, user, expires_at, version, sealed"  # the size follows from the record
 
 _LOAD = f"select {_COLUMNS} from sessions where namespace = ? and key in (%s)"
 
@@ -55,23 +59,29 @@ _LIST = f"""
 
 _LIST_USER = f"""
     select {_COLUMNS} from sessions indexed by sessions_by_user
-    where namespace = ? and user = ? and kind = 1 and key > ? and expires_at > ?
+    where namespace = ? and user in (%s) and kind = 1 and key > ? and expires_at > ?
     order by key limit ?"""
 
 _KEYS = "select key from sessions where namespace = ? and kind = 1 and expires_at > ?"
 
 _KEYS_USER = """
     select key from sessions indexed by sessions_by_user
-    where namespace = ? and user = ? and kind = 1 and expires_at > ?"""
+    where namespace = ? and user in (%s) and kind = 1 and expires_at > ?"""
 
 # The maintained number, less the few that have died since the last sweep.
 _COUNT = """
-    select ifnull((select sessions from tallies where namespace = :namespace and user = ifnull(:user, '')), 0)
+    select ifnull((select sessions from tallies where namespace = ?1 and user = ''), 0)
         - (select count(*) from sessions
-           where expires_at >> 20 <= :now >> 20 and expires_at <= :now and kind = 1
-             and namespace = :namespace and (:user is null or user = :user))"""
+           where expires_at >> 20 <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1)"""
 
-_ROSTER = f"select {_COLUMNS} from sessions indexed by sessions_by_user where namespace = ? and user = ? and kind = 1"
+_COUNT_USER = """
+    select ifnull((select sum(sessions) from tallies where namespace = ?1 and user in (%s)), 0)
+        - (select count(*) from sessions
+           where expires_at >> 20 <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1 and user in (%s))"""
+
+_ROSTER = f"""
+    select {_COLUMNS} from sessions indexed by sessions_by_user
+    where namespace = ? and user in (%s) and kind = 1"""
 
 # What is kept, less what has died of it; and when the next may die, if that is before the bucket's end.
 _USAGE = """
@@ -99,12 +109,13 @@ _DUE = """
 _SWEEP = """
     delete from sessions
     where rowid in (%s) and expires_at <= ? - iif(kind = 1, 0, ?)
-    returning namespace, key, kind, user, expires_at"""
+    returning namespace, key, kind, user, expires_at, %s"""
 
-_REMEMBER = "insert into expiries (namespace, key, user, expired_at, reason) values (?, ?, ?, ?, ?)"
+_REMEMBER = "insert into expiries (namespace, key, user, expired_at, reason, sealed) values (?, ?, ?, ?, ?, ?)"
 _FORGET = "delete from expiries where number <= (select max(number) from expiries) - ?"
 _EXPIRED = """
-    select number, namespace, key, user, expired_at, reason from expiries where number > ? order by number limit ?"""
+    select number, namespace, key, user, expired_at, reason, sealed from expiries
+    where number > ? order by number limit ?"""
 
 
 class StorageError(Exception):
@@ -138,6 +149,7 @@ class SessionFile:
         self._vault = vault
         self.latest = 0
         """The latest instant that the file remembers, in ms."""
+        self._seals = Seals(path, writer, self._transaction, _SEALED_COLUMNS)
 
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> "SessionFile":
@@ -166,9 +178,10 @@ class SessionFile:
                 f"cannot use {path}: {e.strerror}. Give a file in a folder that sessiond may write to."
             ) from e
         writer: aiosqlite.Connection | None = None
+        reader: aiosqlite.Connection | None = None
         try:
             writer = await aiosqlite.connect(path, isolation_level=None, timeout=5)
-            await _migrate(writer, path, vault)
+            await _migrate(writer, path)
             for pragma in _PRAGMAS:
                 await writer.execute_fetchall(pragma)
             if next(iter(await writer.execute_fetchall("pragma journal_mode")))[0] != "wal":
@@ -178,12 +191,16 @@ class SessionFile:
             reader = await aiosqlite.connect(path, isolation_level=None, timeout=5)
             await reader.execute_fetchall("pragma query_only = on")
             await reader.execute_fetchall("pragma mmap_size = 0")
+            for connection in (writer, reader):
+                connection.text_factory = _text
             file = cls(path, lock, writer, reader, vault)
             file.latest = next(iter(await reader.execute_fetchall(_LATEST)))[0]
+            await file._seals.adopt(vault)
             return file
         except (sqlite3.Error, StartError) as e:
-            if writer is not None:
-                await writer.close()
+            for opened in (reader, writer):
+                if opened is not None:
+                    await opened.close()
             lock.close()
             if isinstance(e, StartError):
                 raise
@@ -223,9 +240,7 @@ class SessionFile:
         self, namespace: str, user: str | None, after: bytes, limit: int, now: int
     ) -> tuple[list[Entry], bytes | None, int]:
         """Entries after that key, the cursor of the next page or None, and how many damaged rows were passed over."""
-        who = (namespace,) if user is None else (namespace, user)
-        sql = _LIST if user is None else _LIST_USER
-        rows = list(await self._reader.execute_fetchall(sql, (*who, after, now, limit)))
+        rows = await self._select(_LIST, _LIST_USER, namespace, user, (after, now, limit))
         entries = []
         for row in rows:
             with suppress(Damaged):
@@ -234,18 +249,24 @@ class SessionFile:
         return entries, rows[-1][1] if len(rows) == limit else None, len(rows) - len(entries)
 
     async def keys(self, namespace: str, user: str | None, now: int) -> list[bytes]:
-        who = (namespace,) if user is None else (namespace, user)
-        rows = await self._reader.execute_fetchall(_KEYS if user is None else _KEYS_USER, (*who, now))
-        return [row[0] for row in rows]
+        return [row[0] for row in await self._select(_KEYS, _KEYS_USER, namespace, user, (now,))]
 
     async def count(self, namespace: str, user: str | None, now: int) -> int:
-        rows = await self._reader.execute_fetchall(_COUNT, {"namespace": namespace, "user": user, "now": now})
-        return int(next(iter(rows))[0])
+        if user is None:
+            rows = await self._reader.execute_fetchall(_COUNT, (namespace, now))
+            return int(next(iter(rows))[0])
+        while True:
+            vault = self._vault
+            tags = vault.tags(namespace, user)
+            marks = ", ".join(f"?{n}" for n in range(3, 3 + len(tags)))
+            rows = await self._reader.execute_fetchall(_COUNT_USER % (marks, marks), (namespace, now, *tags))
+            if vault is self._vault:
+                return int(next(iter(rows))[0])
 
     async def roster(self, namespace: str, user: str) -> list[Member]:
         """The sessions of a user, dead ones too. A damaged one is the first to go: nobody can use it."""
         members = []
-        for row in await self._reader.execute_fetchall(_ROSTER, (namespace, user)):
+        for row in await self._select(_ROSTER, _ROSTER, namespace, user, ()):
             try:
                 record = self._open(row)
             except Damaged:
@@ -260,7 +281,24 @@ class SessionFile:
         return Usage(sessions, size), next_end
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
-        return [Expired(*row) for row in await self._reader.execute_fetchall(_EXPIRED, (after, limit))]
+        rows = await self._reader.execute_fetchall(_EXPIRED, (after, limit))
+        return [
+            Expired(number, namespace, key, expired_user(self._vault, namespace, key, at, user, sealed), at, reason)
+            for number, namespace, key, user, at, reason, sealed in rows
+        ]
+
+    async def _select(
+        self, whole: str, of_user: str, namespace: str, user: str | None, rest: tuple[Any, ...]
+    ) -> list[Any]:
+        """Rows of a namespace, or of all that may stand for a user in it."""
+        if user is None:
+            return list(await self._reader.execute_fetchall(whole, (namespace, *rest)))
+        while True:
+            vault = self._vault
+            tags = vault.tags(namespace, user)
+            rows = await self._reader.execute_fetchall(of_user % _marks(len(tags)), (namespace, *tags, *rest))
+            if vault is self._vault:  # else rows may have been written meanwhile whose tag was not asked for
+                return list(rows)
 
     # Writing -----------------------------------------------------------------------------------------
 
@@ -288,7 +326,7 @@ class SessionFile:
                     for chunk in _chunks(values, ROWS_PER_STATEMENT):
                         await self._writer.execute_fetchall(_upsert(len(chunk)), _flat(chunk))
                     if evicted:
-                        await self._writer.executemany(_REMEMBER, evicted)
+                        await self._writer.executemany(_REMEMBER, [self._ended(*each) for each in evicted])
                         await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
                     if latest is not None:
                         await self._writer.execute_fetchall(_KEEP_TIME, {"now": latest})
@@ -308,12 +346,14 @@ class SessionFile:
         gone: list[Any] = []
         try:
             async with self._transaction():
-                for start in range(0, len(rowids), _KEYS_PER_QUERY):
-                    chunk = rowids[start : start + _KEYS_PER_QUERY]
-                    sweep = _SWEEP % _marks(len(chunk))
-                    gone += await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW))
-                expired = [(ns, key, user, at, "expired") for ns, key, kind, user, at in gone if kind == _SESSION]
-                await self._writer.executemany(_REMEMBER, expired)
+                # The user of an encrypted row is known from its record alone.
+                size, extra = (_SEALED_PER_QUERY, _COLUMNS) if self._vault.encrypts else (_KEYS_PER_QUERY, "null")
+                for start in range(0, len(rowids), size):
+                    chunk = rowids[start : start + size]
+                    sweep = _SWEEP % (_marks(len(chunk)), extra)
+                    rows = list(await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW)))
+                    await self._writer.executemany(_REMEMBER, [self._expiry(row) for row in rows if row[2] == _SESSION])
+                    gone += [row[:3] for row in rows]
                 await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
         except sqlite3.Error as e:
             raise _storage_error(e) from e
@@ -323,6 +363,37 @@ class SessionFile:
         """Remembers an instant, if sessions rest here. Raises StorageError."""
         try:
             await self._writer.execute_fetchall(_KEEP_TIME, {"now": latest})
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+
+    # Seals -------------------------------------------------------------------------------------------
+
+    async def adopt(self, vault: Vault) -> None:
+        """Seals with another vault from now on. StartError: rows need a key that it lacks. StorageError."""
+        try:
+            await self._seals.adopt(vault)
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+        self._vault = vault
+
+    async def progress(self) -> Progress:
+        """How far resealing is. Raises StorageError."""
+        try:
+            return await self._seals.progress()
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+
+    async def reseal(self) -> int:
+        """Brings the next rows under the current seal; how many it looked at. 0: none is left. Raises StorageError."""
+        try:
+            return await self._seals.step(self._vault)
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
+
+    async def finish_resealing(self) -> bool:
+        """When none is left: old seals leave the WAL and the list. False: not now. Raises StorageError."""
+        try:
+            return await self._seals.finish(self._vault)
         except sqlite3.Error as e:
             raise _storage_error(e) from e
 
@@ -363,7 +434,8 @@ class SessionFile:
             columns = (*address, _GONE, None, now, 0)
         else:
             kind = _SESSION if record.target is None else _ALIAS
-            columns = (*address, kind, record.user, record.expires_at, record.version)
+            user = self._vault.tag(address[0], record.user)
+            columns = (*address, kind, user, record.expires_at, record.version)
         return (*columns, 0 if record is None else size_of(record), self._vault.seal(codec.pack(columns), record))
 
     def _open(self, row: Any) -> Record | None:
@@ -374,6 +446,25 @@ class SessionFile:
         if row[-2] != (0 if record is None else size_of(record)):
             raise Damaged("a stored row is not what was written")
         return record
+
+    def _expiry(self, row: Any) -> tuple[Any, ...]:
+        namespace, key, _, user, at, *whole = row
+        if self._vault.encrypts:
+            try:
+                record = self._open(whole)
+                user = None if record is None else record.user
+            except Damaged:
+                user = None
+        return self._ended(namespace, key, user, at, "expired")
+
+    def _ended(self, namespace: str, key: bytes, user: str | None, at: int, reason: str) -> tuple[Any, ...]:
+        user, sealed = seal_expired(self._vault, namespace, key, at, user)
+        return namespace, key, user, at, reason, sealed
+
+
+def _text(raw: bytes) -> str:
+    # A damaged text must not make the whole query fail: its row does not fit its seal, and that is told for it alone.
+    return raw.decode("utf-8", "replace")
 
 
 @cache
@@ -439,7 +530,18 @@ def _take_lock(path: Path) -> IO[str]:
     return file
 
 
-async def _migrate(writer: aiosqlite.Connection, path: Path, vault: Vault) -> None:
+def owner_of(path: Path) -> int | None:
+    """The process that has a file open, as it calls itself; None if none does."""
+    with suppress(FileNotFoundError), path.with_name(path.name + ".lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            found = re.search(r"process (\d+)", file.read())
+            return int(found[1]) if found else 0
+    return None
+
+
+async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
     """Brings the file to the latest schema, each step in a transaction of its own with its number."""
 
     async def number(pragma: str) -> int:
@@ -455,9 +557,11 @@ async def _migrate(writer: aiosqlite.Connection, path: Path, vault: Vault) -> No
             "Start that version; the file was not changed."
         )
 
+    in_the_clear = Vault()  # as all rows are that a step asks the size of
+
     def size_of_row(*row: Any) -> int:
         try:
-            record = vault.open(codec.pack(row[:-1]), row[-1])
+            record = in_the_clear.open(codec.pack(row[:-1]), row[-1])
         except (Damaged, TypeError):  # TypeError: what should be bytes is none
             return 0
         return 0 if record is None else size_of(record)

@@ -117,4 +117,29 @@ STEPS = (
     create table clock (latest integer not null) strict;
     insert into clock values (0);
     """,
+    # 3: encryption at rest.
+    """
+    -- Under which seals rows may rest: ids of the key list, and `plain`. The canary opens under its key alone.
+    create table seals (
+        id     text not null primary key,
+        canary blob not null
+    ) strict, without rowid;
+
+    insert into seals select 'plain', x''
+        where exists (select 1 from sessions) or exists (select 1 from expiries);
+
+    -- How far the rows are on their way under one seal; at most one row. Rows up to the two numbers have arrived.
+    create table rekey (
+        one      integer not null primary key check (one = 1),
+        id       text    not null,  -- the seal that they come under
+        sessions integer not null,  -- the last rowid that has arrived
+        expiries integer not null,  -- the last number
+        done     integer not null,
+        total    integer not null,  -- as it was at the beginning
+        damaged  integer not null   -- rows that opened under none of the keys, and were left as they are
+    ) strict;
+
+    -- The user of an expired session whose file is encrypted; `user` is null then.
+    alter table expiries add column sealed blob;
+    """,
 )
