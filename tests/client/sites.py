@@ -59,6 +59,8 @@ KINDS = {
         "__Host-session",
         websockets=True,
     ),
+    "starlette": Kind("starlette", uvicorn("starlette_app:app"), "__Host-session", websockets=True, untouched=1),
+    "fastapi": Kind("fastapi", uvicorn("fastapi_app:app"), "__Host-session", websockets=True),
 }
 
 

@@ -48,6 +48,7 @@ CLIENT_DOORS = {
     "aiohttp": {"aiohttp"},
     "msgpack": {"_codec"},
     "pytest": {"testing"},
+    "starlette": {"starlette"},
 }
 
 
