@@ -49,6 +49,7 @@ CLIENT_DOORS = {
     "msgpack": {"_codec"},
     "pytest": {"testing"},
     "starlette": {"starlette"},
+    "starsessions": {"starsessions"},
 }
 
 

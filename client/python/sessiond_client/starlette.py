@@ -42,6 +42,8 @@ SecretKey = str | bytes | Secret
 MAX_AGE = 14 * 24 * 60 * 60
 #: "Try Again Later", in the registry of RFC 6455's close codes.
 TRY_AGAIN_LATER = 1013
+#: What a session holds until it is read: json, for one, asks an empty dict nothing, and would show it as read and empty.
+_UNREAD = {"": None}
 #: What begins an answer, and may still set a cookie.
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -61,6 +63,7 @@ class Session(dict[str, Any], AsyncSession):
         self._failure: SessiondError | None = None
         self._client = client
         self._life = Lifecycle(sid, ttl=ttl, empty=self._emptied, encode=_plain, decode=self._filled)
+        dict.update(self, _UNREAD)
 
     def mark_accessed(self) -> None:
         """What Starlette calls when an app asks for `request.session`; the response depends on the cookie then."""
@@ -84,6 +87,7 @@ class Session(dict[str, Any], AsyncSession):
             if not (self._may_lack and isinstance(error, Unavailable)):
                 self._failure = error
                 raise
+            self._emptied()
             self._life.loaded = self._is_lacking = True
 
     async def save(self) -> None:
@@ -99,7 +103,9 @@ class Session(dict[str, Any], AsyncSession):
 
     def __repr__(self) -> str:
         """Shows names only: neither the sid nor a value belongs in a log."""
-        return f"<Session {'exists' if self._life.exists else 'new'}: {', '.join(map(repr, dict.keys(self)))}>"
+        life = self._life
+        names = ", ".join(map(repr, dict.keys(self))) if life.loaded else "not loaded"
+        return f"<Session {'exists' if life.exists else 'new'}: {names}>"
 
     def _loaded(self) -> Lifecycle:
         self.accessed = True
@@ -195,7 +201,7 @@ class SessionMiddleware:
         client: AsyncClient,
         ttl: Seconds | None = None,
         rolling: bool = False,
-        user: Callable[[Mapping[str, object]], str | None] | None = None,
+        user: Callable[[Mapping[str, Any]], str | None] | None = None,
         meta: bool = True,
         lazy: bool = False,
         exclude: Sequence[str] = (),
