@@ -241,6 +241,7 @@ class SessionMiddleware:
         if not self.lazy:
             with contextlib.suppress(SessiondError):  # it is raised when the app looks; not all requests do
                 await session.load()
+            session.accessed = False  # what was looked at to load it, the app has not looked at
         try:
             await self.app(scope, receive, visit.send)
         except WebSocketDisconnect:  # the way in which a handler learns that its browser is gone
