@@ -438,7 +438,7 @@ async def test_vary(client: AsyncClient) -> None:
     """Vary is said once, whatever the app says there already."""
 
     async def told(request: Request) -> Response:
-        return JSONResponse(request.session, headers={"Vary": request.path_params["vary"]})
+        return JSONResponse(dict(request.session), headers={"Vary": request.path_params["vary"]})
 
     visitor = Visitor(site(client, Route("/{vary}", told)))
 
