@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -607,6 +610,35 @@ async def test_websocket_that_fails(client: AsyncClient) -> None:
         await visitor.chat("/fail")
 
     assert {"a": "set"} == await stored(client)
+
+
+# -- what the docs say --
+
+
+async def test_docs(client: AsyncClient, monkeypatch: pytest.MonkeyPatch, daemon: Server) -> None:
+    """The app in docs/adapters.md runs as it stands."""
+    monkeypatch.setenv("SESSIOND_URL", daemon.url)
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.partition("## Starlette and FastAPI")[2].partition("```python")[2].partition("```")[0], names)
+    visitor = Visitor(names["app"])
+
+    views = [(await visitor.get("/")).json for _ in range(2)]
+    await visitor.ask("POST", "/login")
+    ended = (await visitor.ask("POST", "/logout-everywhere")).json
+    again = (await visitor.get("/")).json
+    await names["client"].close()
+
+    assert ([1, 2], 1, 1) == (views, ended, again)
+
+
+def test_docs_name_every_argument() -> None:
+    """Each argument of the middleware stands in the table of docs/adapters.md, and nothing else does."""
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    section = page.partition("## Starlette and FastAPI")[2].partition("\n## ")[0]
+    rows = [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)]
+
+    assert sorted({*inspect.signature(SessionMiddleware).parameters} - {"app", "client"}) == sorted(rows)
 
 
 # -- while the daemon is away --

@@ -55,7 +55,9 @@ class Session(dict[str, Any], AsyncSession):
     when it is looked at: Unavailable, or InvalidRequest for a lazy session that nobody has loaded.
     """
 
-    def __init__(self, client: AsyncClient, sid: str | None, *, ttl: Seconds | None = None, may_lack: bool = False):
+    def __init__(
+        self, client: AsyncClient, sid: str | None, *, ttl: Seconds | None = None, may_lack: bool = False
+    ) -> None:
         self.accessed = False  #: whether the app has looked at it
         self._may_lack = may_lack  # whether it is an empty one that is not stored when the daemon is away
         self._is_lacking = False
@@ -91,7 +93,7 @@ class Session(dict[str, Any], AsyncSession):
             self._life.loaded = self._is_lacking = True
 
     async def save(self) -> None:
-        """Stores what has changed: see `Session.save` of the client. For handlers that go on after their answer began."""
+        """Stores what has changed now, for handlers that go on for long: see `AsyncSession`."""
         if self._life.loaded and not self._life.exists:
             self._needs_a_cookie()
         await super().save()
