@@ -487,6 +487,7 @@ async def test_too_late_for_a_cookie(client: AsyncClient, caplog: pytest.LogCapt
         session = await load_session(request)
 
         async def later() -> None:
+            await session.save()  # there is nothing in it
             session["late"] = 1
             for attempt in (session.rotate, session.save):
                 try:
@@ -536,6 +537,40 @@ async def test_logged_out_meanwhile(client: AsyncClient) -> None:
 
     assert {"a": "set"} == (await visitor.get("/late")).json
     assert 0 == await client.count()
+
+
+async def test_lost_once(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    """A session that ended before the answer is not tried again after it."""
+
+    async def late(request: Request) -> Response:
+        request.session["late"] = 1
+        await client.destroy_all(everyone=True)
+        return JSONResponse({})
+
+    visitor = Visitor(site(client, Route("/late", late)))
+    await visitor.get("/add/a")
+
+    with caplog.at_level(logging.INFO, "sessiond_client"):
+        reply = await visitor.get("/late")
+
+    assert (200, []) == (reply.status, reply.cookies)
+    assert 1 == caplog.text.count("ended elsewhere")
+
+
+async def test_late_login(client: AsyncClient) -> None:
+    """A login after the answer has begun is saved, under the id that the browser has."""
+
+    async def login(request: Request) -> Response:
+        session = await load_session(request)
+        return JSONResponse({}, background=BackgroundTask(setattr, session, "user", "ada"))
+
+    visitor = Visitor(site(client, Route("/login", login)))
+    await visitor.get("/add/a")
+
+    await visitor.get("/login")
+
+    assert 1 == await client.count(user="ada")
+    assert {"a": "set"} == (await visitor.get("/view")).json
 
 
 # -- WebSockets --

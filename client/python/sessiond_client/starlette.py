@@ -1,4 +1,4 @@
-"""Sessions for Starlette and FastAPI. Tested with Starlette 1.10 and 0.49, and FastAPI 0.165.
+"""Sessions for Starlette and FastAPI. Tested with Starlette 1.10 and 0.49, FastAPI 0.165 and 0.121.
 
 app = Starlette(routes, middleware=[Middleware(SessionMiddleware, client=client, secret_key=...)])
 
@@ -94,7 +94,7 @@ class Session(dict[str, Any], AsyncSession):
 
     async def save(self) -> None:
         """Stores what has changed now, for handlers that go on for long: see `AsyncSession`."""
-        if self._life.loaded and not self._life.exists:
+        if self.modified and not self._life.exists:
             self._needs_a_cookie()
         await super().save()
 
