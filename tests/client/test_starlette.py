@@ -210,6 +210,21 @@ async def test_when_the_cookie_is_sent_again(client: AsyncClient, arguments: dic
     assert sent == counted
 
 
+async def test_a_save_by_hand_counts(client: AsyncClient) -> None:
+    """A change that the app has saved itself sends the cookie again like any other."""
+
+    async def save(request: Request) -> Response:
+        session = await load_session(request)
+        session["saved"] = 1
+        await session.save()
+        return JSONResponse({})
+
+    visitor = Visitor(site(client, Route("/save", save)))
+    await visitor.get("/add/a")
+
+    assert [1, 0] == [len((await visitor.get("/save")).cookies) for _ in range(2)]
+
+
 # -- the dict --
 
 

@@ -44,6 +44,8 @@ MAX_AGE = 14 * 24 * 60 * 60
 TRY_AGAIN_LATER = 1013
 #: What a session holds until it is read: json, for one, asks an empty dict nothing, and would show it as read and empty.
 _UNREAD = {"": None}
+#: What JSON gives back as it went.
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 #: What begins an answer, and may still set a cookie.
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -63,6 +65,7 @@ class Session(dict[str, Any], AsyncSession):
         self._is_lacking = False
         self._answered = False  # whether the headers are out, so that no cookie can be sent
         self._failure: SessiondError | None = None
+        self._read: int | None = None  # the version that was read
         self._client = client
         self._life = Lifecycle(sid, ttl=ttl, empty=self._emptied, encode=_plain, decode=self._filled)
         dict.update(self, _UNREAD)
@@ -82,9 +85,10 @@ class Session(dict[str, Any], AsyncSession):
 
     async def load(self) -> None:
         """Reads the session, and renews it; what was changed here is lost. Raises Unavailable."""
-        self._failure = None
+        self._failure, self._is_lacking = None, False
         try:
             await super().load()
+            self._read = self._life.version
         except SessiondError as error:
             if not (self._may_lack and isinstance(error, Unavailable)):
                 self._failure = error
@@ -318,9 +322,8 @@ class _Visit:
         _vary(headers)
         if session._is_lacking or not self._saves:
             return
-        version = life.version
         await self._save(moves=True)
-        renews = rules.cookie.max_age is not None and life.version != version
+        renews = rules.cookie.max_age is not None and life.version != session._read
         fate = life.cookie(rolling=rules.rolling or renews or self._found.stale)
         if fate == "send" and life.sid is not None:
             _set_cookie(headers, rules.cookie.header(life.sid))
@@ -342,6 +345,8 @@ class _Visit:
 
 def _plain(value: Any) -> Any:
     """The value as Starlette's own middleware gives it back: what `json.dumps` makes of it."""
+    if type(value) in _SCALARS:
+        return value
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError, RecursionError):
