@@ -72,6 +72,8 @@ KINDS = {
     "flask on werkzeug": Kind("flask", werkzeug("flask_app:make"), "__Host-session"),
     "django": Kind("django", gunicorn("django_app:make()", "--threads", "8", "--preload"), "sessionid"),
     "django-asgi": Kind("django", uvicorn("django_async_app:make", "--factory"), "sessionid"),
+    "starlette": Kind("starlette", uvicorn("starlette_app:app"), "__Host-session", websockets=True, untouched=1),
+    "fastapi": Kind("fastapi", uvicorn("fastapi_app:app"), "__Host-session", websockets=True),
 }
 
 

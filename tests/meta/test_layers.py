@@ -53,6 +53,8 @@ CLIENT_DOORS = {
     "msgpack": {"_codec"},
     "pytest": {"testing"},
     "werkzeug": {"flask"},
+    "starlette": {"starlette"},
+    "starsessions": {"starsessions"},
 }
 
 
