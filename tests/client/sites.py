@@ -59,6 +59,12 @@ KINDS = {
         "__Host-session",
         websockets=True,
     ),
+    "litestar": Kind(
+        "litestar", uvicorn("litestar_app:make", "--factory"), "__Host-session", websockets=True, untouched=1
+    ),
+    "litestar-lazy": Kind(
+        "litestar", uvicorn("litestar_app:make_lazy", "--factory"), "__Host-session", websockets=True
+    ),
 }
 
 

@@ -46,6 +46,7 @@ DOORS = {
 
 CLIENT_DOORS = {
     "aiohttp": {"aiohttp"},
+    "litestar": {"_litestar_store", "litestar"},
     "msgpack": {"_codec"},
     "pytest": {"testing"},
 }
