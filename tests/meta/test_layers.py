@@ -45,7 +45,8 @@ DOORS = {
 }
 
 CLIENT_DOORS = {
-    "aiohttp": {"aiohttp"},
+    "aiohttp": {"aiohttp", "aiohttp_session"},
+    "aiohttp_session": {"aiohttp_session"},
     "litestar": {"_litestar_store", "litestar"},
     "msgpack": {"_codec"},
     "pytest": {"testing"},

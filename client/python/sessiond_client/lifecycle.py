@@ -124,6 +124,7 @@ class Lifecycle:
         self.data: Any = empty()  #: a mapping with string keys; may be replaced by another
         self.user: str | None = None
         self.meta: dict[str, str] = {}
+        self.created_at: int | None = None  #: of the session that was loaded, in ms since the Unix epoch
         self.stored: State = _NOTHING  #: as it was loaded or saved
         self.lost = False  #: whether the session ended elsewhere since it was loaded, so that changes were dropped
         self._came_with = sid
@@ -160,6 +161,7 @@ class Lifecycle:
     def forget(self) -> None:
         """Makes this a session that does not exist and holds nothing. The daemon is not told."""
         self.version, self.data, self.user, self.meta, self.stored = None, self._empty(), None, {}, _NOTHING
+        self.created_at = None
 
     def load(self) -> Steps:
         """Reads the session, and renews it unless told otherwise; what was changed here is lost.
@@ -176,6 +178,7 @@ class Lifecycle:
             self.version = record.version
             self.data = record.data if self._decode is None else self._decode(record.data)
             self.user, self.meta = record.user, record.meta or {}
+            self.created_at = record.created_at
             self.stored = State(entries, self.user, dict(self.meta))
 
     def save(self) -> Steps:
@@ -242,7 +245,7 @@ class Lifecycle:
         if self._ended or (self.exists and self.stored.entries and not self.data and user is None):
             data = self.data
             yield from self.destroy()
-            self.data, self.user = data, user
+            self.data, self.user, self._ended = data, user, False
         if not self.exists and not self.data and user is None:
             return
         if meta is not None and (not self.exists or user != self.stored.user):

@@ -103,9 +103,10 @@ class ConnectionSession(AsyncSession):
 
     def _loaded(self) -> Lifecycle:
         self._is_looked_at = True
-        life = super()._loaded()
         self._take()
-        return life
+        if not self._life.loaded:
+            raise InvalidRequest("The session has not been read: await get_session(request) first.")
+        return self._life
 
     def _show(self) -> None:
         """Makes `request.session` and `request.get_session_id()` those of this session."""
@@ -126,7 +127,8 @@ class ConnectionSession(AsyncSession):
         elif given is self or given is life.data:
             return
         else:
-            life.loaded = True
+            if not life.loaded:
+                life.end()  # nobody has asked for the one that is replaced
             life.data = _entries(given, self._connection.scope)
         self._show()
 
@@ -152,65 +154,7 @@ def regenerate(connection: Connection) -> None:
     session._life.move()
 
 
-@dataclass
-class SessiondSessionConfig(BaseBackendConfig["SessiondSessionBackend"]):
-    """Sessions for an app: `middleware=[SessiondSessionConfig(client).middleware]`, or for its `SessionAuth`.
-
-    The fields that Litestar's own configurations have mean the same here, but for the defaults of `key` and `secure`.
-    """
-
-    client: AsyncClient  #: the app's, which also closes it
-    key: str = ""  #: the cookie's name; without one that of `SessionCookie`: `__Host-session` if that can be
-    #: Seconds that the cookie stays in the browser, and that a session lives without being used; None: until the browser is
-    #: closed, and as long as the namespace says.
-    max_age: int | None = ONE_DAY_IN_SECONDS * 14  # type: ignore[assignment]
-    ttl: Seconds | None = None  #: seconds a session lives without being used; None: `max_age`
-    renew_on_access: bool = True  #: whether a request that reads its session also renews it
-    rolling: bool = False  #: whether each response to a request that used its session sends the cookie again
-    scopes: Scopes = field(default_factory=lambda: {ScopeType.HTTP, ScopeType.WEBSOCKET})
-    path: str = "/"
-    domain: str | None = None
-    secure: bool = True
-    httponly: bool = True
-    samesite: Literal["lax", "strict", "none"] = "lax"
-    secret: Secret | Sequence[Secret] | None = field(
-        default=None, repr=False
-    )  #: signs the cookie; of several the first
-    exclude: str | list[str] | None = None  #: regular expressions for paths without any session
-    exclude_opt_key: str = "skip_session"  #: `@get("/", skip_session=True)`: a handler without any session
-    lazy: bool = False  #: whether the session is read only when the app awaits `get_session`
-    #: Tells from the data whose session it is; without it, what the app puts into `(await get_session(request)).user`.
-    user: Callable[[Mapping[str, Any]], str | None] | None = None
-    meta: bool = True  #: whether new sessions and logins note the browser's name and address, for "my devices"
-    #: Paths that go on with an empty session, which is not stored, while the daemon is away; `/static/*` is all below.
-    optional: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        self._backend_class = SessiondSessionBackend
-        try:
-            self.cookie = SessionCookie(
-                name=self.key or None,
-                secret=self.secret,
-                max_age=self.max_age,
-                path=self.path,
-                domain=self.domain,
-                secure=self.secure,
-                httponly=self.httponly,
-                samesite=self.samesite,
-            )
-            Lifecycle(None, ttl=self.ttl)
-            self.may_lack = Paths(self.optional)
-        except InvalidRequest as error:
-            raise ImproperlyConfiguredException(str(error)) from error
-        self.key = str(self.cookie.name)
-
-    @property
-    def middleware(self) -> DefineMiddleware:
-        """What belongs into a layer's `middleware`."""
-        return DefineMiddleware(_Middleware, backend=self._backend_class(config=self))
-
-
-class SessiondSessionBackend(BaseSessionBackend[SessiondSessionConfig]):
+class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
     """What Litestar asks of a backend: the session at the start of a request, and what becomes of it at its end."""
 
     def get_session_id(self, connection: Connection) -> str | None:
@@ -261,7 +205,7 @@ class SessiondSessionBackend(BaseSessionBackend[SessiondSessionConfig]):
             return
         session._take()
         life = session._life
-        if life.exists:
+        if life.loaded and life.exists:
             await self._finish(session, moves=False)
         elif life.loaded and life.data:
             log.warning("a session begun after the response had started is dropped: its cookie cannot be sent")
@@ -280,6 +224,65 @@ class SessiondSessionBackend(BaseSessionBackend[SessiondSessionConfig]):
         session._is_left = life.lost
         if life.loaded:
             session._show()
+
+
+@dataclass
+class SessiondSessionConfig(BaseBackendConfig["SessiondSessionBackend"]):
+    """Sessions for an app: `middleware=[SessiondSessionConfig(client).middleware]`, or for its `SessionAuth`.
+
+    The fields that Litestar's own configurations have mean the same here, but for the defaults of `key` and `secure`.
+    """
+
+    _backend_class = SessiondSessionBackend
+
+    client: AsyncClient  #: the app's, which also closes it
+    key: str = ""  #: the cookie's name; without one that of `SessionCookie`: `__Host-session` if that can be
+    #: Seconds that the cookie stays in the browser, and that a session lives without being used; None: until the browser is
+    #: closed, and as long as the namespace says.
+    max_age: int | None = ONE_DAY_IN_SECONDS * 14  # type: ignore[assignment]
+    ttl: Seconds | None = None  #: seconds a session lives without being used; None: `max_age`
+    renew_on_access: bool = True  #: whether a request that reads its session also renews it
+    rolling: bool = False  #: whether each response to a request that used its session sends the cookie again
+    scopes: Scopes = field(default_factory=lambda: {ScopeType.HTTP, ScopeType.WEBSOCKET})
+    path: str = "/"
+    domain: str | None = None
+    secure: bool = True
+    httponly: bool = True
+    samesite: Literal["lax", "strict", "none"] = "lax"
+    secret: Secret | Sequence[Secret] | None = field(
+        default=None, repr=False
+    )  #: signs the cookie; of several the first
+    exclude: str | list[str] | None = None  #: regular expressions for paths without any session
+    exclude_opt_key: str = "skip_session"  #: `@get("/", skip_session=True)`: a handler without any session
+    lazy: bool = False  #: whether the session is read only when the app awaits `get_session`
+    #: Tells from the data whose session it is; without it, what the app puts into `(await get_session(request)).user`.
+    user: Callable[[Mapping[str, Any]], str | None] | None = None
+    meta: bool = True  #: whether new sessions and logins note the browser's name and address, for "my devices"
+    #: Paths that go on with an empty session, which is not stored, while the daemon is away; `/static/*` is all below.
+    optional: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            self.cookie = SessionCookie(
+                name=self.key or None,
+                secret=self.secret,
+                max_age=self.max_age,
+                path=self.path,
+                domain=self.domain,
+                secure=self.secure,
+                httponly=self.httponly,
+                samesite=self.samesite,
+            )
+            Lifecycle(None, ttl=self.ttl)
+            self.may_lack = Paths(self.optional)
+        except InvalidRequest as error:
+            raise ImproperlyConfiguredException(str(error)) from error
+        self.key = str(self.cookie.name)
+
+    @property
+    def middleware(self) -> DefineMiddleware:
+        """What belongs into a layer's `middleware`."""
+        return DefineMiddleware(_Middleware, backend=self._backend_class(config=self))
 
 
 class _Middleware(SessionMiddleware[SessiondSessionBackend]):
