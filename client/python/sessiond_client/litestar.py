@@ -77,7 +77,7 @@ class ConnectionSession(AsyncSession):
         self._found = found
         self._connection = connection
         self._may_lack = self._is_lacking = False  # whether the app goes on without a session, and whether it does
-        self._is_looked_at = True  # until somebody watches
+        self._is_looked_at = False
         self._is_left = False  # the answer was an error, or the session is lost: nothing is to be saved any more
 
     async def load(self) -> None:
@@ -91,10 +91,10 @@ class ConnectionSession(AsyncSession):
         self._show()
 
     async def save(self) -> None:
-        """Stores what has changed: see `Session.save`. Within a WebSocket, what has been changed so far."""
-        self._take()
-        await super().save()
-        self._show()
+        """Stores what has changed: see `Session.save`. In a WebSocket no session can begin: there is no cookie to send."""
+        if self._life.exists or self._connection.scope["type"] == ScopeType.HTTP:
+            await super().save()
+            self._show()
 
     async def destroy(self) -> None:
         """Ends the session and empties the dict: see `Session.destroy`."""
@@ -102,8 +102,6 @@ class ConnectionSession(AsyncSession):
         self._show()
 
     def _loaded(self) -> Lifecycle:
-        self._is_looked_at = True
-        self._take()
         if not self._life.loaded:
             raise InvalidRequest("The session has not been read: await get_session(request) first.")
         return self._life
@@ -114,22 +112,19 @@ class ConnectionSession(AsyncSession):
         self._connection.scope["session"] = life.data
         self._connection._connection_state.session_id = life.sid if life.exists and life.sid else Empty
 
-    def _take(self) -> None:
+    def _take(self, given: Any) -> None:
         """Takes over what the app has put in place of the session, with `set_session` or `clear_session`."""
         life = self._life
-        given: Any = self._connection.scope["session"]
-        if given is Empty:
-            # One that is known not to exist cannot end. Its cookie stays: another response may just have replaced it.
-            if life.loaded and not life.exists:
-                life.forget()
-            else:
-                life.end()
-        elif given is self or given is life.data:
+        if given is self or given is life.data:
             return
-        else:
+        if given is not Empty:
             if not life.loaded:
                 life.end()  # nobody has asked for the one that is replaced
             life.data = _entries(given, self._connection.scope)
+        elif life.loaded and not life.exists:
+            life.forget()  # its cookie, if there was one, stays: another response may just have replaced it
+        else:
+            life.end()
         self._show()
 
 
@@ -203,7 +198,6 @@ class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
         session = _session_of(connection)
         if not session._is_looked_at or session._is_lacking or session._is_left:
             return
-        session._take()
         life = session._life
         if life.loaded and life.exists:
             await self._finish(session, moves=False)
@@ -211,7 +205,6 @@ class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
             log.warning("a session begun after the response had started is dropped: its cookie cannot be sent")
 
     async def _finish(self, session: ConnectionSession, *, moves: bool) -> None:
-        session._take()
         life, connection = session._life, session._connection
         told = None
         if self.config.meta:
@@ -322,23 +315,27 @@ class _Middleware(SessionMiddleware[SessiondSessionBackend]):
 
 
 class _Watched(dict[str, Any]):
-    """A connection's scope, which notes when somebody asks it for the session: Litestar gives that out as a plain dict."""
+    """A connection's scope, by which Litestar hands out its session as a plain dict: notes whether somebody looks at it,
+    and passes on what the app puts in its place."""
 
     def __getitem__(self, name: str) -> Any:
-        self._note(name)
+        self._looks_at(name)
         return super().__getitem__(name)
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._note(name)
-        super().__setitem__(name, value)
-
     def get(self, name: str, default: Any = None) -> Any:
-        self._note(name)
+        self._looks_at(name)
         return super().get(name, default)
 
-    def _note(self, name: str) -> None:
-        if name == "session" and (session := super().get(_SESSION)) is not None:
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if (session := self._looks_at(name)) is not None:
+            session._take(value)
+
+    def _looks_at(self, name: str) -> ConnectionSession | None:
+        session: ConnectionSession | None = super().get(_SESSION) if name == "session" else None
+        if session is not None:
             session._is_looked_at = True
+        return session
 
 
 def _session_of(connection: Connection) -> ConnectionSession:

@@ -32,29 +32,29 @@ async def read(request: Asked) -> dict[str, Any]:
 
 
 @get("/slow/{ms:int}")
-async def slow(request: Asked, ms: int) -> dict[str, Any]:
+async def slow(request: Asked) -> dict[str, Any]:
     session = request.session
-    await asyncio.sleep(ms / 1000)
+    await asyncio.sleep(request.path_params["ms"] / 1000)
     return {"data": session, "user": (await get_session(request)).user}
 
 
 @post("/set/{key:str}/{value:str}")
-async def set_entry(request: Asked, key: str, value: str, hold: int = 0) -> dict[str, Any]:
+async def set_entry(request: Asked) -> dict[str, Any]:
     session = request.session
-    await asyncio.sleep(hold / 1000)
-    session[key] = value
+    await asyncio.sleep(int(request.query_params.get("hold", 0)) / 1000)
+    session[request.path_params["key"]] = request.path_params["value"]
     return {}
 
 
 @post("/nested/{value:str}")
-async def nested(request: Asked, value: str) -> dict[str, Any]:
-    request.session.setdefault("cart", {"items": []})["items"].append(value)
+async def nested(request: Asked) -> dict[str, Any]:
+    request.session.setdefault("cart", {"items": []})["items"].append(request.path_params["value"])
     return {}
 
 
 @post("/login/{user:str}", status_code=302)
-async def login(request: Asked, user: str) -> Redirect:
-    (await get_session(request)).user = user
+async def login(request: Asked) -> Redirect:
+    (await get_session(request)).user = request.path_params["user"]
     return Redirect("/read")
 
 
@@ -77,8 +77,8 @@ async def clear(request: Asked) -> dict[str, Any]:
 
 
 @post("/fail/{key:str}")
-async def fail(request: Asked, key: str) -> None:
-    request.session[key] = 1
+async def fail(request: Asked) -> None:
+    request.session[request.path_params["key"]] = 1
     raise RuntimeError
 
 
