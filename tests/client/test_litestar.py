@@ -424,6 +424,31 @@ def test_around(browse: Browse) -> None:
     assert [{"a": "1"}, {"b": 2}] == seen
 
 
+@pytest.mark.parametrize("options", [{}, {"lazy": True}, {"secret": "keyboard cat"}], ids=str)
+def test_test_client(daemon: Server, sessions: Client, options: dict[str, Any]) -> None:
+    """Litestar's test client can prepare a session for a request, and look at what it has become."""
+    client = AsyncClient(daemon.url)
+    config = SessiondSessionConfig(client, **options)
+
+    @get("/count")
+    async def count(request: Asked) -> int:
+        session = await get_session(request)
+        session["n"] += 1
+        number: int = session["n"]
+        return number
+
+    app = Litestar([count], middleware=[config.middleware], on_shutdown=[client.close])
+    with TestClient(app, base_url="https://testserver.local", session_config=config) as browser:
+        assert {} == browser.get_session_data()
+        browser.set_session_data({"n": 1})
+
+        assert 2 == browser.get("/count").json()
+        assert {"n": 2} == browser.get_session_data()
+        browser.set_session_data({"n": 5})
+        assert 6 == browser.get("/count").json()
+        assert 1 == sessions.count()
+
+
 # -- lazy --
 
 
