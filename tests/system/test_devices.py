@@ -18,11 +18,13 @@ from sessiond_client.testing import Server
 FOLDER = Path(__file__).parents[2] / "examples" / "devices"
 START_TIMEOUT = 30.0
 
-GUNICORN = ["-m", "gunicorn", "--workers", "4", "--graceful-timeout", "2", "--bind"]
+GUNICORN = ["gunicorn", "--workers", "4", "--graceful-timeout", "2", "--bind", "127.0.0.1:{port}"]
+UVICORN = ["uvicorn", "--workers", "4", "--timeout-graceful-shutdown", "2", "--port", "{port}"]
 
-#: How each app is started, up to its address; as it says in the app's own first lines.
+#: How each app is started, as it says in the app's own first lines.
 APPS = {
-    "with_aiohttp": ["with_aiohttp:make", "--worker-class", "aiohttp.GunicornWebWorker"],
+    "with_aiohttp": [*GUNICORN, "with_aiohttp:make", "--worker-class", "aiohttp.GunicornWebWorker"],
+    "with_litestar": [*UVICORN, "with_litestar:app"],
 }
 
 
@@ -68,7 +70,7 @@ async def browsers(
     log = tmp_path / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, *GUNICORN, f"127.0.0.1:{port}", *APPS[request.param]],
+            [sys.executable, "-m", *(word.format(port=port) for word in APPS[request.param])],
             cwd=FOLDER,
             env={**os.environ, "SESSIOND_URL": sessiond_server.url},
             stdin=subprocess.DEVNULL,

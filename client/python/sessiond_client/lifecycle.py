@@ -245,7 +245,8 @@ class Lifecycle:
         if self._ended or (self.exists and self.stored.entries and not self.data and user is None):
             data = self.data
             yield from self.destroy()
-            self.data, self.user, self._ended = data, user, False
+            self.data, self.user = data, user
+            self._ended = False
         if not self.exists and not self.data and user is None:
             return
         if meta is not None and (not self.exists or user != self.stored.user):
