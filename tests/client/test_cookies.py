@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessiond_client import InvalidRequest
-from sessiond_client.cookies import decode_cookie, encode_cookie, key_of, new_sid, sign, unsign
+from sessiond_client.cookies import SessionCookie, decode_cookie, encode_cookie, key_of, new_sid, sign, unsign
 
 #: What cookie-signature 1.2 and encodeURIComponent make of these, computed with node's crypto.
 EXPRESS = [
@@ -149,3 +149,141 @@ def test_no_sid() -> None:
 def test_decode_cookie(raw: str, value: str) -> None:
     """Raw values are read as express reads them: what cannot be decoded stands as it is."""
     assert value == decode_cookie(raw)
+
+
+GOOD = new_sid()
+
+
+def set_cookie(cookie: SessionCookie) -> tuple[str, set[str]]:
+    """The name of the cookie, and its attributes in small letters."""
+    name, _, rest = cookie.header(GOOD).partition("=")
+    value, *attributes = rest.split("; ")
+    assert value == cookie.value(GOOD)
+    return name, {each.lower() for each in attributes}
+
+
+@pytest.mark.parametrize(
+    ("cookie", "name", "attributes"),
+    [
+        (SessionCookie(), "__Host-session", {"path=/", "secure", "httponly", "samesite=lax"}),
+        (SessionCookie(secure=False), "session", {"path=/", "httponly", "samesite=lax"}),
+        (
+            SessionCookie(domain="example.org"),
+            "session",
+            {"path=/", "domain=example.org", "secure", "httponly", "samesite=lax"},
+        ),
+        (
+            SessionCookie(path="/app", samesite="strict"),
+            "session",
+            {"path=/app", "secure", "httponly", "samesite=strict"},
+        ),
+        (
+            SessionCookie("sid", max_age=60, httponly=False, samesite="none", partitioned=True),
+            "sid",
+            {"path=/", "secure", "max-age=60", "samesite=none", "partitioned"},
+        ),
+        (SessionCookie(samesite=None), "__Host-session", {"path=/", "secure", "httponly"}),
+    ],
+)
+def test_set_cookie(cookie: SessionCookie, name: str, attributes: set[str]) -> None:
+    """The cookie is strict by default, carries the prefix that browsers hold it to, and each weakening is a word."""
+    assert (name, attributes) == set_cookie(cookie)
+
+
+def test_clearing() -> None:
+    """Taking the cookie away names the same cookie: browsers go by name, path and domain."""
+    clearing = SessionCookie("sid", path="/app", domain="example.org", secret="s").clearing()
+
+    assert clearing.startswith("sid=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; ")
+    assert {"Path=/app", "Domain=example.org", "Secure"} <= set(clearing.split("; "))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "a b"},
+        {"name": "a;b"},
+        {"name": ""},
+        {"name": "__host-session"},
+        {"name": "__Host-session", "secure": False},
+        {"name": "__Host-session", "path": "/app"},
+        {"name": "__Host-session", "domain": "example.org"},
+        {"name": "__Secure-session", "secure": False},
+        {"samesite": "sometimes"},
+        {"samesite": "none", "secure": False},
+        {"partitioned": True, "secure": False},
+        {"path": "/;Domain=evil"},
+        {"domain": "a\r\nSet-Cookie: x"},
+        {"max_age": 0},
+        {"max_age": 1.5},
+        {"secret": ""},
+        {"secret": []},
+    ],
+)
+def test_cookies_that_cannot_be(wrong: dict[str, Any]) -> None:
+    """What browsers would refuse, or a header would break on, is refused when the app is made."""
+    with pytest.raises(InvalidRequest):
+        SessionCookie(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ([f"sid={GOOD}"], True),
+        ([f"a=1; sid={GOOD}; b=2"], True),
+        ([f"a=1;sid={GOOD}"], True),
+        (["a=1", f"sid={GOOD}"], True),
+        ([f"sid = {GOOD}"], True),
+        ([f'x="y;z"; sid={GOOD}; =; q'], True),
+        ([], False),
+        ([""], False),
+        (["sid"], False),
+        (["sid="], False),
+        ([f"SID={GOOD}"], False),
+        ([f'sid="{GOOD}"'], False),
+        ([f"sid={GOOD[:-1]}"], False),
+        ([f"sid={GOOD}x"], False),
+        ([f"sid={GOOD}; sid={GOOD}"], False),
+        ([f"sid={GOOD}; sid={new_sid()}"], False),
+        ([f"sid={GOOD}", f"sid={new_sid()}"], False),
+        ([f"sid[]={GOOD}"], False),
+        ([f"sid=s:{GOOD}.x"], False),
+        (['sid=j:{"a":1}'], False),
+        (["sid=\ud800\u00e9%zz%00"], False),
+        ([f"sid={GOOD}" + "a" * 5000], False),
+        (["; ".join(f"c{number}=1" for number in range(200)) + f"; sid={GOOD}"], False),
+        ([f"sid={GOOD}; junk=" + "a" * 70_000], False),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_reading(headers: list[str], found: bool) -> None:
+    """A sid is found where it stands once, whole and alone; anything else is a visitor without one."""
+    assert (GOOD if found else None, False) == SessionCookie("sid").read(headers)
+
+
+def test_reading_signed() -> None:
+    """Only what one of the secrets has signed is taken; what an older one has signed is to be sent again."""
+    old, new = SessionCookie("sid", secret="old"), SessionCookie("sid", secret=["new", "old"])
+    foreign = SessionCookie("sid", secret="foreign")
+
+    assert (GOOD, True) == new.read([f"sid={old.value(GOOD)}"])
+    assert (GOOD, False) == new.read([f"sid={new.value(GOOD)}"])
+    assert (None, False) == new.read([f"sid={foreign.value(GOOD)}"])
+    assert (None, False) == new.read([f"sid={GOOD}"])
+    assert (None, False) == new.read([f"sid={new.value(GOOD)[:-1]}"])
+    assert (None, False) == new.read(["sid=s%3A", "x=1"])
+    assert ("short", False) == new.read([f"sid={new.value('short')}"])
+    assert (None, False) == new.read([f"sid={new.value('x' * 257)}"])
+
+
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_reading_anything(headers: list[str]) -> None:
+    """Whatever a browser sends is read without an error, and never becomes an id that we would not have made."""
+    found = SessionCookie("sid").read(headers)
+
+    assert found.sid is None or re.fullmatch(r"[A-Za-z0-9_-]{43}", found.sid)
+
+
+def test_the_secret_is_not_shown() -> None:
+    """The secret is not in the cookie's repr, which may end in a log."""
+    assert "keyboard cat" not in repr(SessionCookie(secret="keyboard cat"))
