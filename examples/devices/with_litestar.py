@@ -1,6 +1,6 @@
 """A login, a cart, ratings, "my devices", and log out everywhere, in Litestar.
 
-    uvicorn with_litestar:app --workers 4 --port 8007
+    uvicorn with_litestar:app --workers 4 --port 8001
 
 `request.session` is the dict that it is with Litestar's own sessions, and what a handler has changed in it is saved when the
 response begins. `get_session` has what a dict has not: whose session it is, and its id.
