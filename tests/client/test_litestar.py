@@ -50,21 +50,22 @@ def sessions(daemon: Server) -> Iterator[Client]:
 
 @pytest.fixture
 def browse(daemon: Server, sessions: Client) -> Iterator[Browse]:
-    """Makes a browser for an app of these handlers. `server` in place of the daemon; `around`: middleware outside of the
-    session's; `app`: what else the app is given; the rest goes to the configuration."""
+    """Makes a browser for an app of these handlers. `server` in place of the daemon; `around`, `within`: middleware outside and
+    inside of the session's; `app`: what else the app is given; the rest goes to the configuration."""
     made: list[TestClient[Litestar]] = []
 
     def make(
         *handlers: Any,
         server: Server = daemon,
         around: Sequence[Any] = (),
+        within: Sequence[Any] = (),
         app: dict[str, Any] | None = None,
         **options: Any,
     ) -> TestClient[Litestar]:
         client = AsyncClient(server.url)
         litestar = Litestar(
             handlers,
-            middleware=[*around, SessiondSessionConfig(client, **options).middleware],
+            middleware=[*around, SessiondSessionConfig(client, **options).middleware, *within],
             on_shutdown=[client.close],
             openapi_config=None,
             **(app or {}),
@@ -422,6 +423,22 @@ def test_around(browse: Browse) -> None:
     browser.post("/replace")
 
     assert [{"a": "1"}, {"b": 2}] == seen
+
+
+def test_copied_scope(browse: Browse, sessions: Client) -> None:
+    """A change is saved also where middleware inside of the session's hands on a copy of its scope."""
+
+    def copying(app: ASGIApp) -> ASGIApp:
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope}, receive, send)  # type: ignore[arg-type]
+
+        return call
+
+    browser = browse(put, read, within=[copying])
+    browser.post("/set/a/1")
+    browser.post("/set/b/2")
+
+    assert {"a": "1", "b": "2"} == only(sessions) == browser.get("/").json()
 
 
 @pytest.mark.parametrize("options", [{}, {"lazy": True}, {"secret": "keyboard cat"}], ids=str)

@@ -54,6 +54,7 @@ log = logging.getLogger("sessiond_client")
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 _SESSION = "sessiond_client session"  # in a connection's scope
+_SIMPLE = frozenset({str, int, float, bool, type(None)})
 _CLOSED_BY_ERROR = 4500  # what Litestar closes a WebSocket with whose handler has failed
 
 
@@ -79,6 +80,11 @@ class ConnectionSession(AsyncSession):
         self._may_lack = self._is_lacking = False  # whether the app goes on without a session, and whether it does
         self._is_looked_at = False
         self._is_left = False  # the answer was an error, or the session is lost: nothing is to be saved any more
+
+    @property
+    def _is_used(self) -> bool:
+        # Middleware that hands a copy of its scope on hides who looks at the session, but not what has changed.
+        return self._is_looked_at or self.modified
 
     async def load(self) -> None:
         """Reads the session: see `Session.load`."""
@@ -187,7 +193,7 @@ class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
             await self.load_from_connection(connection)
             session = _session_of(connection)
             session._take(scope_session)
-        elif not session._is_looked_at:
+        elif not session._is_used:
             return
         headers = MutableScopeHeaders.from_message(message)
         _vary(headers)
@@ -205,7 +211,7 @@ class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
     async def store_late(self, connection: Connection) -> None:
         """Saves what has changed since the response began, or within a WebSocket; a session cannot begin or move there."""
         session = _session_of(connection)
-        if not session._is_looked_at or session._is_lacking or session._is_left:
+        if session._is_lacking or session._is_left or not session._is_used:
             return
         life = session._life
         if life.loaded and life.exists:
@@ -372,6 +378,8 @@ def _entries(given: Any, scope: Scope) -> Any:
 
 def _plain(value: Any, scope: Scope) -> Any:
     """A value as it is stored: what is plain already as it stands, anything else as the app's serializer writes it."""
+    if type(value) in _SIMPLE:
+        return value
     try:
         _codec.encode_map({"": value}, "msgpack")
     except InvalidRequest:
