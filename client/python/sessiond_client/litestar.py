@@ -1,6 +1,6 @@
-"""Sessions for Litestar, and a `Store` for what else its apps keep. Tested with Litestar 2.25.
+"""Sessions for Litestar, and a `Store` for what else its apps keep. Tested with Litestar 2.18 and 2.25.
 
-app = Litestar([visit], middleware=[SessiondSessionConfig(client).middleware], on_shutdown=[...])
+app = Litestar([visit], middleware=[SessiondSessionConfig(client).middleware], on_shutdown=[client.close])
 
 @get("/")
 async def visit(request: Request) -> str:
@@ -31,7 +31,7 @@ from litestar.utils import get_serializer_from_scope
 
 from . import _codec
 from ._async import AsyncClient
-from ._litestar_store import FOREVER, SessiondStore
+from ._litestar_store import SessiondStore
 from ._session import AsyncSession
 from ._types import Seconds
 from .cookies import Found, Secret, SessionCookie
@@ -39,7 +39,6 @@ from .errors import InvalidRequest, Unavailable
 from .lifecycle import Lifecycle, Paths, describe, drive_async
 
 __all__ = [
-    "FOREVER",
     "ConnectionSession",
     "SessiondSessionBackend",
     "SessiondSessionConfig",
@@ -280,7 +279,7 @@ class SessiondSessionConfig(BaseBackendConfig["SessiondSessionBackend"]):
                 httponly=self.httponly,
                 samesite=self.samesite,
             )
-            Lifecycle(None, ttl=self.ttl)
+            Lifecycle(None, ttl=self.ttl)  # which says what is wrong with it
             self.may_lack = Paths(self.optional)
         except InvalidRequest as error:
             raise ImproperlyConfiguredException(str(error)) from error
@@ -389,7 +388,8 @@ def _plain(value: Any, scope: Scope) -> Any:
 
 def _vary(headers: MutableScopeHeaders) -> None:
     """What was answered depends on the cookie: caches have to know."""
-    said = {word.strip().lower() for line in headers.getall("vary", []) for word in line.split(",")}
+    lines = headers.getall("vary", [""])  # Litestar 2.18 takes an empty default for none
+    said = {word.strip().lower() for line in lines for word in line.split(",")}
     if not said & {"cookie", "*"}:
         headers.add("vary", "Cookie")
 
