@@ -6,7 +6,7 @@ Durations are integer ms. The checks raise Refused with the codes of docs/protoc
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from sessiond import codec
 from sessiond.codec import Value
@@ -17,6 +17,9 @@ Address = tuple[str, bytes]
 
 When = Literal["any", "alive"] | int
 """The condition of a set: whatever is there, only a living session, or only this version of it."""
+
+WhenUserFull = Literal["evict-oldest", "reject"]
+"""Whether a session too many of one user takes the place of the one that was renewed longest ago, or is refused."""
 
 DAY = 24 * 3600 * 1000
 
@@ -33,12 +36,27 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc; str.isp
 
 
 class Policy(Value, frozen=True):
-    """What a namespace allows, and what it gives to those who do not ask. Sessions always expire."""
+    """What a namespace allows, and what it gives to those who do not ask. Sessions always expire.
+
+    `max_sessions_per_user`, `max_sessions`, `max_bytes` None: no such limit. `max_bytes` is of the data, users and meta of
+    all sessions together. `when_user_full`: what a session too many of one user does.
+    """
 
     ttl: int = 14 * DAY
     max_ttl: int = 400 * DAY
     lifetime: int | None = None
     max_data: int = 64 * 1024
+    max_sessions_per_user: int | None = None
+    when_user_full: WhenUserFull = "evict-oldest"
+    max_sessions: int | None = None
+    max_bytes: int | None = None
+
+    @property
+    def limits(self) -> "Policy | None":
+        """What a call carries to the engine: this policy, if it limits how many sessions there may be, else None."""
+        if self.max_sessions_per_user is None and self.max_sessions is None and self.max_bytes is None:
+            return None
+        return self
 
 
 class Create(Value, frozen=True):
@@ -50,6 +68,7 @@ class Create(Value, frozen=True):
     user: str | None
     meta: Mapping[str, str] | None
     op: bytes | None
+    limits: Policy | None = None
 
 
 class Get(Value, frozen=True):
@@ -57,6 +76,7 @@ class Get(Value, frozen=True):
 
     address: Address
     renew: Literal[True] | int | None = None
+    limits: ClassVar[None] = None
 
 
 class Set(Value, frozen=True):
@@ -73,6 +93,7 @@ class Set(Value, frozen=True):
     op: bytes | None
     new_ttl: int
     new_lifetime: int | None
+    limits: Policy | None = None
 
 
 class Patch(Value, frozen=True):
@@ -87,11 +108,13 @@ class Patch(Value, frozen=True):
     meta: Mapping[str, str] | None
     op: bytes | None
     max_data: int
+    limits: Policy | None = None
 
 
 class Touch(Value, frozen=True):
     address: Address
     ttl: int | None = None
+    limits: ClassVar[None] = None
 
 
 class Rotate(Value, frozen=True):
@@ -99,10 +122,12 @@ class Rotate(Value, frozen=True):
     new_key: bytes
     grace: int
     op: bytes | None
+    limits: ClassVar[None] = None
 
 
 class Destroy(Value, frozen=True):
     address: Address
+    limits: ClassVar[None] = None
 
 
 class List(Value, frozen=True):
@@ -128,6 +153,8 @@ class DestroyAll(Value, frozen=True):
 
 
 SessionCall = Create | Get | Set | Patch | Touch | Rotate | Destroy
+"""`limits` of each: what it is measured against (limits.confine), which is nothing for one that adds nothing."""
+
 Call = SessionCall | List | Count | DestroyAll
 
 SURVEYS = (List, Count, DestroyAll)
@@ -298,7 +325,8 @@ def create(
     op: bytes | None = None,
 ) -> Create:
     lifetime = policy.lifetime if lifetime is None else lifetime
-    return Create(address, format, data, policy.ttl if ttl is None else ttl, lifetime, user or None, meta or None, op)
+    ttl = policy.ttl if ttl is None else ttl
+    return Create(address, format, data, ttl, lifetime, user or None, meta or None, op, policy.limits)
 
 
 def set_(
@@ -315,7 +343,7 @@ def set_(
 ) -> Set:
     new_ttl = policy.ttl if ttl is None else ttl
     new_lifetime = policy.lifetime if lifetime is None else lifetime
-    return Set(address, format, data, when, ttl, lifetime, user, meta, op, new_ttl, new_lifetime)
+    return Set(address, format, data, when, ttl, lifetime, user, meta, op, new_ttl, new_lifetime, policy.limits)
 
 
 def patch(
@@ -329,7 +357,7 @@ def patch(
     meta: Mapping[str, str] | None = None,
     op: bytes | None = None,
 ) -> Patch:
-    return Patch(address, format, changes, tuple(remove), ttl, user, meta, op, policy.max_data)
+    return Patch(address, format, changes, tuple(remove), ttl, user, meta, op, policy.max_data, policy.limits)
 
 
 def destroy_all(namespace: str, user: str | None, except_key: bytes | None, everyone: bool) -> DestroyAll:

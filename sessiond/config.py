@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from sessiond.calls import DAY, Policy
+from sessiond.calls import DAY, Policy, WhenUserFull
 from sessiond.errors import SettingError
 from sessiond.http.address import Listen
 
@@ -31,12 +31,25 @@ class Settings:
     max_ttl: int
     lifetime: int | None
     max_data: int
+    max_sessions_per_user: int | None
+    when_user_full: WhenUserFull
+    max_sessions: int | None
+    max_bytes: int | None
     sweep_interval: int
     drain: int
     adjustable_clock: bool
 
     def policy(self) -> Policy:
-        return Policy(ttl=self.ttl, max_ttl=self.max_ttl, lifetime=self.lifetime, max_data=self.max_data)
+        return Policy(
+            ttl=self.ttl,
+            max_ttl=self.max_ttl,
+            lifetime=self.lifetime,
+            max_data=self.max_data,
+            max_sessions_per_user=self.max_sessions_per_user,
+            when_user_full=self.when_user_full,
+            max_sessions=self.max_sessions,
+            max_bytes=self.max_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,24 @@ def optional_duration(value: object) -> int | None:
         raise ValueError(f"{e}; or it is off") from e
 
 
+def optional_number(value: object) -> int | None:
+    text = str(value).strip().lower()
+    if text == "off":
+        return None
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,15}", text, re.ASCII) or int(text) == 0:
+        raise ValueError("it is a whole number from 1, or off")
+    return int(text)
+
+
+def optional_size(value: object) -> int | None:
+    if str(value).strip().lower() == "off":
+        return None
+    try:
+        return size(value)
+    except ValueError as e:
+        raise ValueError(f"{e}; or it is off") from e
+
+
 def boolean(value: object) -> bool:
     text = str(value).strip().lower()
     if text in ("true", "1", "yes", "on"):
@@ -123,6 +154,12 @@ def durability(value: object) -> str:
     return str(value)
 
 
+def when_user_full(value: object) -> str:
+    if value not in get_args(WhenUserFull):
+        raise ValueError("it is evict-oldest or reject")
+    return str(value)
+
+
 SETTINGS: dict[str, Setting] = {
     "listen": Setting(
         "127.0.0.1:7377", addresses, "Where to listen: HOST:PORT or unix:PATH. May be repeated.", "ADDRESS", many=True
@@ -149,6 +186,17 @@ SETTINGS: dict[str, Setting] = {
         "off", optional_duration, "The age that no session can pass when nobody says; off: none.", "DURATION"
     ),
     "max_data": Setting("64KiB", size, "How large the data of one session may be, at most 15MiB.", "SIZE"),
+    "max_sessions_per_user": Setting(
+        "off", optional_number, "How many sessions one user may have at a time; off: any number.", "NUMBER"
+    ),
+    "when_user_full": Setting(
+        "evict-oldest",
+        when_user_full,
+        "What a session too many does: take the place of the user's least recently renewed one, or be refused.",
+        "evict-oldest|reject",
+    ),
+    "max_sessions": Setting("off", optional_number, "How many sessions there may be at a time in all.", "NUMBER"),
+    "max_bytes": Setting("off", optional_size, "How large all sessions together may be.", "SIZE"),
     "sweep_interval": Setting("10s", duration, "How often what has died is removed from the file.", "DURATION"),
     "drain": Setting("10s", duration, "How long a stopping daemon waits for what is under way.", "DURATION"),
     "adjustable_clock": Setting(False, boolean, "For tests: POST /v1/clock moves the daemon's clock forward."),

@@ -13,6 +13,14 @@ engine's own expiry, if it has one, is a broom with slack and never the judge. W
 shows a write, or its absence, comes no earlier than that. Renewals (touch, get with renew) are exact at once and
 durable within a second.
 
+**Limits.** A create, set or patch may carry the limits of its namespace. Then it takes effect as `limits.confine` says, at
+the same instant as all else that it does: what it evicts goes with its commit, and what it is measured against is what
+lives at that instant, whoever wrote it and whether or not it is on disk yet. Counts and bytes are kept, never taken by a
+walk over what lives. No more sessions ever live than the limits of the calls that made them allow.
+
+**Time goes one way.** An engine that keeps records keeps the latest `now` it was told as well, so that a daemon whose wall
+clock was set back while it was down goes on from there (clock.Clock), and nothing that had died lives again.
+
 **Absence is an answer.** `missing`, `exists` and `conflict` are answers. A fault of the engine itself is the answer
 `failed`, to the calls it touched alone: `integrity` for a row that is not what was written, `storage_full` and
 `storage_failed` for writes that did not get through; such a call changed nothing.
@@ -23,7 +31,7 @@ Which of the dead are kept until a sweep is the engine's business: no call may t
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sessiond.calls import Call
 from sessiond.codec import Value
@@ -48,13 +56,19 @@ class Entry(Value, frozen=True):
 
 
 class Expired(Value, frozen=True):
-    """What a sweep leaves of a session that died by itself. `number` grows by at least one each time, also over restarts."""
+    """What is left of a session that ended though nobody destroyed it: so that whoever wants to can be told.
+
+    `reason`: `expired`, left by the sweep that removes it, with its expires_at; or `evicted`, left in the commit in which
+    another session of its user took its place, with that instant. `number` grows by at least one each time, also over
+    restarts.
+    """
 
     number: int
     namespace: str
     key: bytes
     user: str | None
     expired_at: int
+    reason: Literal["expired", "evicted"] = "expired"
 
 
 class Lane(Protocol):
@@ -83,6 +97,9 @@ class Engine(Protocol):
 
     figures: EngineFigures
 
+    latest: int
+    """The latest `now` that this engine was told, also before it was opened, as far as it keeps that; at first 0."""
+
     def lane(self) -> Lane: ...
 
     async def sweep(self, now: int, limit: int) -> int:
@@ -94,6 +111,9 @@ class Engine(Protocol):
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
         """The records of the latest expiries whose number is over `after`, oldest first. At least 10,000 are kept."""
+
+    async def keep_time(self, now: int) -> None:
+        """Keeps that it has been `now`, where records rest that could live again if it were forgotten."""
 
     async def close(self) -> None:
         """Makes durable whatever is not yet, and lets go of everything. No call may be under way."""

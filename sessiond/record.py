@@ -35,6 +35,7 @@ __all__ = [
     "is_alive",
     "key_of",
     "perform",
+    "size_of",
 ]
 
 MAX_HOPS = 8
@@ -66,6 +67,16 @@ class Record(Value, frozen=True, array_like=True):
     meta: Mapping[str, str] | None = None
     op: bytes | None = None
     target: bytes | None = None
+
+
+def size_of(record: Record) -> int:
+    """What a session counts against `max_bytes`: the bytes of its data, its user and its meta. An alias counts nothing."""
+    size = len(record.data)
+    if record.user is not None:
+        size += len(record.user.encode())
+    if record.meta:
+        size += sum(len(name.encode()) + len(text.encode()) for name, text in record.meta.items())
+    return size
 
 
 class Answer(Value, frozen=True):
@@ -256,12 +267,17 @@ _RULES: dict[type, Callable[..., Decision]] = {
 
 
 class Outcome(Value, frozen=True):
-    """`answer`, and the records to put in place, with where; `firm` as in Decision. `at`: the session that it is about."""
+    """`answer`, and the records to put in place, with where; `firm` as in Decision. `at`: the session that it is about.
+
+    `before`: what rests at `at`, dead or alive. `evicted`: those among `writes` that had to make room (limits.confine).
+    """
 
     answer: Answer
     at: Address
     writes: tuple[tuple[Address, Record | None], ...] = ()
     firm: bool = False
+    before: Record | None = None
+    evicted: tuple[Address, ...] = ()
 
 
 Peek = Callable[[Address], Record | None]
@@ -284,8 +300,9 @@ def perform(call: SessionCall, now: int, peek: Peek) -> Outcome:
     if decision.after is record:
         return Outcome(decision.answer, at)
     if decision.moved is not None and type(call) is Rotate:
-        return Outcome(decision.answer, at, ((at, decision.after), ((at[0], call.new_key), decision.moved)), True)
-    return Outcome(decision.answer, at, ((at, decision.after),), decision.firm)
+        moves = ((at, decision.after), ((at[0], call.new_key), decision.moved))
+        return Outcome(decision.answer, at, moves, True, record)
+    return Outcome(decision.answer, at, ((at, decision.after),), decision.firm, record)
 
 
 def follow(address: Address, now: int, peek: Peek) -> Address:

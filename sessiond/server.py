@@ -17,11 +17,15 @@ from sessiond.http.app import HttpApp
 from sessiond.http.auth import ANONYMOUS
 from sessiond.store import Store
 from sessiond.sweeper import sweep_for_ever
+from sessiond.timekeeper import keep_time_for_ever
 
 log = logging.getLogger("sessiond")
 
 EXIT_STORAGE = 70
 """The exit code after a failed fsync: what is on disk is known only after a fresh start (EX_SOFTWARE, sysexits.h)."""
+
+CLOCK_SLACK = 1000
+"""ms that a start may find the wall clock behind without a word: so much is NTP's doing, and no clock that was set back."""
 
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -34,16 +38,26 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    clock = AdjustableClock() if settings.adjustable_clock else Clock()
     options = Options(settings.cache, settings.durability == "relaxed", _end_now)
     engine = await open_engine(settings.data, options)
+    clock = AdjustableClock(engine.latest) if settings.adjustable_clock else Clock(engine.latest)
+    if (behind := clock.ahead_of_wall()) >= CLOCK_SLACK:
+        log.warning(
+            "the wall clock is %.0f s behind the latest instant in %s: time goes on from there, so that nothing that has "
+            "expired lives again. Check the machine's clock.",
+            behind / 1000,
+            engine.place,
+        )
     store = Store(engine, clock, {ANONYMOUS: settings.policy()})
     try:
         app = HttpApp(store, hosts(settings))
         runner = app.runner(settings.drain / 1000)
         await runner.setup()
         sockets = ExitStack()  # the files of unix sockets, which go when nobody listens there any more
-        sweeper = asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000))
+        chores = [
+            asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000)),
+            asyncio.create_task(keep_time_for_ever(store)),
+        ]
         try:
             urls = [await open_address(runner, Listen.read(text), sockets) for text in settings.listen]
             announce(
@@ -57,9 +71,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             log.info("stopping")
         finally:
             store.stopping = True
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            for chore in chores:
+                chore.cancel()
+                with suppress(asyncio.CancelledError):
+                    await chore
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.drain / 1000):
                     for site in list(runner.sites):

@@ -82,7 +82,11 @@ class Store:
     async def sweep(self, limit: int) -> int:
         return await self._engine.sweep(self.clock.now(), limit)
 
+    async def keep_time(self) -> None:
+        await self._engine.keep_time(self.clock.now())
+
     async def close(self) -> None:
+        await self.keep_time()
         await self._engine.close()
 
 

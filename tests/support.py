@@ -52,8 +52,9 @@ def create(
     user: str | None = None,
     meta: Mapping[str, str] | None = None,
     op: bytes | None = None,
+    policy: Policy = POLICY,
 ) -> Call:
-    return calls.create(at(name, ns), format, data, POLICY, ttl, lifetime, user, meta, op)
+    return calls.create(at(name, ns), format, data, policy, ttl, lifetime, user, meta, op)
 
 
 def get(name: str, renew: Any = None, *, ns: str = "default") -> Call:
@@ -72,8 +73,9 @@ def set_(
     user: str | None = None,
     meta: Mapping[str, str] | None = None,
     op: bytes | None = None,
+    policy: Policy = POLICY,
 ) -> Call:
-    return calls.set_(at(name, ns), format, data, POLICY, when, ttl, lifetime, user, meta, op)
+    return calls.set_(at(name, ns), format, data, policy, when, ttl, lifetime, user, meta, op)
 
 
 def patch(

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from heapq import nsmallest
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 from sessiond.calls import Address, Call, Count, DestroyAll, List
 from sessiond.engine import Entry, Expired, Reply, entry
 from sessiond.engines import Options
+from sessiond.limits import Member, Usage, confine
 from sessiond.metrics import EngineFigures
-from sessiond.record import REPEAT_WINDOW, Answer, Record, follow, is_alive, perform
+from sessiond.record import REPEAT_WINDOW, Answer, Record, follow, is_alive, perform, size_of
 
 _KEPT_EXPIRIES = 10_000
 
@@ -25,12 +27,14 @@ class MemoryEngine:
     place = "memory"
     durability = "none: everything is lost when the daemon stops"
     trouble: str | None = None
+    latest = 0  # nothing outlives the process, so no instant has to
 
     def __init__(self) -> None:
         self.figures = EngineFigures()
         self._records: dict[Address, Record] = {}
         self._keys: defaultdict[str, set[bytes]] = defaultdict(set)  # of sessions, by namespace
         self._owned: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)  # the same, by namespace and user
+        self._bytes: defaultdict[str, int] = defaultdict(int)  # of the same, by namespace
         self._due: defaultdict[int, set[Address]] = defaultdict(set)  # all records, by the bucket of their expiry
         self._expired: deque[Expired] = deque(maxlen=_KEPT_EXPIRIES)
         self._expiries = 0
@@ -48,6 +52,10 @@ class MemoryEngine:
                 reply(position, Answer("ok", value=self._destroy_all(call, now)))
             else:
                 outcome = perform(call, now, self._records.get)
+                if outcome.firm and call.limits is not None:
+                    outcome = confine(outcome, call.limits, now, self)
+                    for address in outcome.evicted:
+                        self._remember(address, self._records[address].user, now, "evicted")
                 for address, record in outcome.writes:
                     self._put(address, record)
                 reply(position, outcome.answer)
@@ -63,8 +71,7 @@ class MemoryEngine:
         for address, record in dead:
             self._put(address, None)
             if record.target is None:
-                self._expiries += 1
-                self._expired.append(Expired(self._expiries, *address, record.user, record.expires_at))
+                self._remember(address, record.user, record.expires_at, "expired")
         self.figures.swept += len(dead)
         self.figures.sweep_seconds.observe(perf_counter() - started)
         return len(dead)
@@ -72,8 +79,31 @@ class MemoryEngine:
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return [event for event in self._expired if event.number > after][:limit]
 
+    async def keep_time(self, now: int) -> None:
+        pass
+
     async def close(self) -> None:
         self._records.clear()
+
+    # What limits ask for ---------------------------------------------------------------------------------
+
+    def members(self, namespace: str, user: str, now: int) -> Iterator[Member]:
+        for key, record in self._living(namespace, user, now):
+            yield Member(key, record.renewed_at, record.created_at, record.expires_at, size_of(record))
+
+    def at_most(self, namespace: str) -> Usage:
+        return Usage(len(self._keys.get(namespace, ())), self._bytes[namespace])
+
+    def exactly(self, namespace: str, now: int) -> Usage:
+        sessions, size = self.at_most(namespace)
+        dead = list(self._dead(namespace, now))
+        return Usage(sessions - len(dead), size - sum(map(size_of, dead)))
+
+    # Records and their indexes -----------------------------------------------------------------------------
+
+    def _remember(self, address: Address, user: str | None, at: int, reason: Literal["expired", "evicted"]) -> None:
+        self._expiries += 1
+        self._expired.append(Expired(self._expiries, *address, user, at, reason))
 
     def _put(self, address: Address, record: Record | None) -> None:
         """Replaces what rests at an address, and moves it in the indexes."""
@@ -91,6 +121,15 @@ class MemoryEngine:
                 self._keys[namespace].add(key)
                 if record.user is not None:
                     self._owned[namespace, record.user].add(key)
+        if (
+            old is not None
+            and record is not None
+            and old.data is record.data
+            and old.user is record.user
+            and old.meta is record.meta
+        ):
+            return  # a renewal: nothing grew
+        self._bytes[namespace] += (0 if record is None else size_of(record)) - (0 if old is None else size_of(old))
 
     def _due_by(self, now: int) -> Iterator[tuple[Address, Record]]:
         for bucket in sorted(bucket for bucket in self._due if bucket <= now >> 20):
@@ -99,6 +138,12 @@ class MemoryEngine:
                 continue
             for address in self._due[bucket]:
                 yield address, self._records[address]
+
+    def _dead(self, namespace: str, now: int) -> Iterator[Record]:
+        """The sessions of a namespace that no sweep has removed yet."""
+        for address, record in self._due_by(now):
+            if address[0] == namespace and record.target is None and not is_alive(record, now):
+                yield record
 
     def _living(self, namespace: str, user: str | None, now: int) -> Iterator[tuple[bytes, Record]]:
         keys = self._keys.get(namespace, ()) if user is None else self._owned.get((namespace, user), ())
@@ -116,12 +161,7 @@ class MemoryEngine:
     def _count(self, call: Count, now: int) -> int:
         if call.user is not None:
             return sum(1 for _ in self._living(call.namespace, call.user, now))
-        dead = (
-            1
-            for address, record in self._due_by(now)
-            if address[0] == call.namespace and record.target is None and not is_alive(record, now)
-        )
-        return len(self._keys.get(call.namespace, ())) - sum(dead)
+        return self.exactly(call.namespace, now).sessions
 
     def _destroy_all(self, call: DestroyAll, now: int) -> int:
         spared = call.except_key

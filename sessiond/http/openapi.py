@@ -44,7 +44,7 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 "createSession",
                 "Create a session; the daemon makes its id and tells it this once.",
                 {"201": _json("Created", "created", state=True)},
-                "408 507",
+                "408 409 507",
                 parameters=[ttl, lifetime, *owner],
                 body=_data(("json", "msgpack", "bytes")),
             ),

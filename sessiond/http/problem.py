@@ -18,6 +18,7 @@ STATUSES = {
     "exists": 409,
     "opaque_data": 409,
     "not_representable": 409,
+    "too_many_sessions": 409,
     "conflict": 412,
     "too_large": 413,
     "uri_too_long": 414,
@@ -33,6 +34,7 @@ STATUSES = {
     "stopping": 503,
     "storage_failed": 503,
     "bad_http_version": 505,
+    "quota": 507,
     "storage_full": 507,
 }
 """The status of each code; a code that is not here begins with bad_ or names another fault of the request: 400."""

@@ -38,6 +38,13 @@ def uvicorn(app: str, *options: str) -> Callable[[int, int], list[str]]:
     ]
 
 
+def werkzeug(app: str, *options: str) -> Callable[[int, int], list[str]]:
+    """The command for an app on Werkzeug's own server: one process, whatever the number, and a thread a request."""
+    return lambda port, workers: [
+        *(sys.executable, "-m", "flask", "--app", f"{APPS}.{app}", "run", "--port", str(port), *options),
+    ]
+
+
 class Kind(NamedTuple):
     """A framework's app on a server.
 
@@ -71,14 +78,20 @@ KINDS = {
     "litestar-lazy": Kind(
         "litestar", uvicorn("litestar_app:make_lazy", "--factory"), "__Host-session", websockets=True
     ),
+    "flask": Kind(
+        "flask", gunicorn("flask_app:make()", "--worker-class", "gthread", "--threads", "8"), "__Host-session"
+    ),
+    "flask on werkzeug": Kind("flask", werkzeug("flask_app:make"), "__Host-session"),
+    "django": Kind("django", gunicorn("django_app:make()", "--threads", "8", "--preload"), "sessionid"),
+    "django-asgi": Kind("django", uvicorn("django_async_app:make", "--factory"), "sessionid"),
 }
 
 
 class Site:
     """An app's processes, from `with` to its end."""
 
-    def __init__(self, kind: str, daemon: str, folder: Path, workers: int = 1, **environment: str) -> None:
-        self.kind = KINDS[kind]
+    def __init__(self, kind: str | Kind, daemon: str, folder: Path, workers: int = 1, **environment: str) -> None:
+        self.kind = KINDS[kind] if isinstance(kind, str) else kind
         _require(self.kind.module)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

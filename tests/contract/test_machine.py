@@ -8,20 +8,20 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sessiond.calls import Call, When
+from sessiond.calls import Call, Policy, When
 from sessiond.engine import Lane, execute
 from sessiond.record import Answer
 from tests import support
-from tests.support import AMPLE, HOUR, NOW, TTL, Subject, key
+from tests.support import AMPLE, HOUR, NOW, POLICY, TTL, Subject, key
 
 WINDOW = 60_000
 MAX_HOPS = 8
@@ -50,6 +50,11 @@ class Session:
         idle = self.renewed + self.ttl
         return idle if self.deadline is None else min(idle, self.deadline)
 
+    @property
+    def size(self) -> int:
+        owner = [self.user or "", *(self.meta or {}), *(self.meta or {}).values()]
+        return len(encoded((self.data, self.format))) + sum(len(text.encode()) for text in owner)
+
     def shown(self, status: str = "ok") -> Any:
         times = (self.ttl, self.created, self.renewed, self.expires, self.deadline)
         return status, self.version, self.format, self.data, times, self.user, self.meta
@@ -66,7 +71,9 @@ class Model:
     """One namespace. Nothing is ever swept from `at` but what would leave an Expired."""
 
     def __init__(self) -> None:
+        self.policy = POLICY
         self.at: dict[str, Session | Alias] = {}
+        self.evicted: set[tuple[bytes, str | None, int]] = set()
 
     def find(self, name: str, now: int) -> tuple[str, Session] | None:
         for _ in range(MAX_HOPS + 1):
@@ -87,10 +94,34 @@ class Model:
         deadline = None if lifetime is None else now + lifetime
         user, meta = given.get("user") or None, given.get("meta") or None
         data, format = given["content"]
-        self.at[name] = made = Session(data, format, 1, ttl, now, now, deadline, user, meta, given.get("op"))
-        return made.shown()
+        return self._put(
+            name, Session(data, format, 1, ttl, now, now, deadline, user, meta, given.get("op")), None, now
+        )
 
-    def _change(self, session: Session, now: int, given: dict[str, Any]) -> Any:
+    def _put(self, name: str, session: Session, before: Session | None, now: int) -> Any:
+        """What a create, a set or a patch leaves, if there is room for it."""
+        limits, room, living = self.policy, [], self.living(None, now)
+        if limits.max_sessions_per_user and session.user and (before is None or before.user != session.user):
+            others = {n: it for n, it in living.items() if it.user == session.user}
+            surplus = len(others) + 1 - limits.max_sessions_per_user
+            if surplus > 0 and limits.when_user_full == "reject":
+                return "refused", "too_many_sessions"
+            oldest = sorted(others, key=lambda n: (others[n].renewed, others[n].created, key(n)))
+            room = oldest[: max(surplus, 0)]
+        after = {n: it for n, it in {**living, name: session}.items() if n not in room}
+        sizes = [sum(it.size for it in all_.values()) for all_ in (living, after)]
+        if len(after) > len(living) and len(after) > (limits.max_sessions or 2**60):
+            return "failed", "quota"
+        if sizes[1] > sizes[0] and sizes[1] > (limits.max_bytes or 2**60):
+            return "failed", "quota"
+        self.evicted |= {(key(n), session.user, now) for n in room}
+        for n in room:
+            del self.at[n]
+        self.at[name] = session
+        return session.shown()
+
+    def _change(self, name: str, before: Session, now: int, given: dict[str, Any], **changed: Any) -> Any:
+        session = replace(before, **changed)
         session.version += 1
         session.renewed = now
         session.ttl = given.get("ttl") or session.ttl
@@ -99,7 +130,7 @@ class Model:
             session.user = given["user"] or None
         if given.get("meta") is not None:
             session.meta = given["meta"] or None
-        return session.shown()
+        return self._put(name, session, before, now)
 
     def create(self, name: str, now: int, **given: Any) -> Any:
         if (found := self.find(name, now)) is None:
@@ -125,10 +156,11 @@ class Model:
             return session.shown()
         if isinstance(when, int) and when != session.version:
             return session.shown("conflict")
-        session.data, session.format = given["content"]
+        deadline = session.deadline
         if given.get("lifetime") is not None:
-            session.deadline = min(session.deadline or 2**60, session.created + given["lifetime"])
-        return self._change(session, now, given)
+            deadline = min(deadline or 2**60, session.created + given["lifetime"])
+        data, format = given["content"]
+        return self._change(found[0], session, now, given, data=data, format=format, deadline=deadline)
 
     def patch(self, name: str, now: int, changes: dict[str, Any], remove: list[str], **given: Any) -> Any:
         if (found := self.find(name, now)) is None:
@@ -138,8 +170,8 @@ class Model:
             return session.shown()
         if session.format == "bytes":
             return "refused", "opaque_data"
-        session.data = {n: value for n, value in (session.data | changes).items() if n not in remove}
-        return self._change(session, now, given)
+        data = {n: value for n, value in (session.data | changes).items() if n not in remove}
+        return self._change(found[0], session, now, given, data=data)
 
     def rotate(self, name: str, now: int, new: str, grace: int, op: bytes | None) -> Any:
         past = self.at.get(name)
@@ -204,7 +236,15 @@ def shown(answer: Answer) -> Any:
 
 # What is asked: for each a call to the engines and the same for the model -------------------------------
 
-Question = tuple[Callable[[str], Call], Callable[[Model, int], Any]]
+
+class Space(NamedTuple):
+    """A namespace, and what its calls bring with them at the moment."""
+
+    name: str
+    policy: Policy
+
+
+Question = tuple[Callable[[Space], Call], Callable[[Model, int], Any]]
 
 NAMES = ["a", "b", "c", "d", "e"]
 USERS = ["ann", "bob"]
@@ -244,12 +284,12 @@ def questions(draw: st.DrawFn) -> Question:
         }
         content = draw(contents)
         return (
-            lambda ns: support.create(name, encoded(content), content[1], ns=ns, **given),
+            lambda ns: support.create(name, encoded(content), content[1], ns=ns.name, policy=ns.policy, **given),
             lambda model, now: model.create(name, now, content=content, **given),
         )
     if verb == "get":
         renew = draw(st.sampled_from([None, True, 1, 10, 2 * WINDOW]))
-        return lambda ns: support.get(name, renew, ns=ns), lambda model, now: model.get(name, now, renew)
+        return lambda ns: support.get(name, renew, ns=ns.name), lambda model, now: model.get(name, now, renew)
     if verb == "set":
         given = {
             "ttl": draw(ttls),
@@ -261,7 +301,7 @@ def questions(draw: st.DrawFn) -> Question:
         when: When = draw(st.sampled_from(["any", "alive", 1, 2, 3]))
         content = draw(contents)
         return (
-            lambda ns: support.set_(name, encoded(content), content[1], when, ns=ns, **given),
+            lambda ns: support.set_(name, encoded(content), content[1], when, ns=ns.name, policy=ns.policy, **given),
             lambda model, now: model.set_(name, now, when, content=content, **given),
         )
     if verb == "patch":
@@ -269,33 +309,35 @@ def questions(draw: st.DrawFn) -> Question:
         changes, format = draw(maps), draw(st.sampled_from(["json", "msgpack"]))
         remove = draw(st.lists(st.sampled_from(["x", "y"]), max_size=2))
         return (
-            lambda ns: support.patch(name, encoded((changes, format)), tuple(remove), format, ns=ns, **given),
+            lambda ns: support.patch(
+                name, encoded((changes, format)), tuple(remove), format, ns=ns.name, policy=ns.policy, **given
+            ),
             lambda model, now: model.patch(name, now, changes, remove, **given),
         )
     if verb == "touch":
         ttl = draw(ttls)
-        return lambda ns: support.touch(name, ttl, ns=ns), lambda model, now: model.touch(name, now, ttl)
+        return lambda ns: support.touch(name, ttl, ns=ns.name), lambda model, now: model.touch(name, now, ttl)
     if verb == "rotate":
         new, grace, op = draw(names.filter(lambda new: new != name)), draw(st.sampled_from([0, 0, 10, HOUR])), draw(ops)
         return (
-            lambda ns: support.rotate(name, new, grace, ns=ns, op=op),
+            lambda ns: support.rotate(name, new, grace, ns=ns.name, op=op),
             lambda model, now: model.rotate(name, now, new, grace, op),
         )
     if verb == "destroy":
-        return lambda ns: support.destroy(name, ns=ns), lambda model, now: model.destroy(name, now)
+        return lambda ns: support.destroy(name, ns=ns.name), lambda model, now: model.destroy(name, now)
     user = draw(st.sampled_from([None, *USERS]))
     if verb == "list":
-        return lambda ns: support.list_(user, ns=ns), lambda model, now: model.list_(now, user)
+        return lambda ns: support.list_(user, ns=ns.name), lambda model, now: model.list_(now, user)
     if verb == "count":
-        return lambda ns: support.count(user, ns=ns), lambda model, now: model.count(now, user)
+        return lambda ns: support.count(user, ns=ns.name), lambda model, now: model.count(now, user)
     but = draw(st.sampled_from([None, *NAMES]))
-    return lambda ns: support.destroy_all(user, but, ns=ns), lambda model, now: model.destroy_all(now, user, but)
+    return lambda ns: support.destroy_all(user, but, ns=ns.name), lambda model, now: model.destroy_all(now, user, but)
 
 
 EVERYTHING: list[Question] = [
-    *((lambda ns, n=n: support.get(n, ns=ns), lambda m, now, n=n: m.get(n, now)) for n in NAMES),
-    *((lambda ns, u=u: support.list_(u, ns=ns), lambda m, now, u=u: m.list_(now, u)) for u in [None, *USERS]),
-    *((lambda ns, u=u: support.count(u, ns=ns), lambda m, now, u=u: m.count(now, u)) for u in [None, *USERS]),
+    *((lambda ns, n=n: support.get(n, ns=ns.name), lambda m, now, n=n: m.get(n, now)) for n in NAMES),
+    *((lambda ns, u=u: support.list_(u, ns=ns.name), lambda m, now, u=u: m.list_(now, u)) for u in [None, *USERS]),
+    *((lambda ns, u=u: support.count(u, ns=ns.name), lambda m, now, u=u: m.count(now, u)) for u in [None, *USERS]),
 ]
 
 
@@ -335,7 +377,8 @@ class Lives(RuleBasedStateMachine):
 
         async def answers(n: int) -> list[list[Answer]]:
             submitted = [
-                execute(self.lanes[n, ns], [call(ns) for call, _ in batch], self.now) for ns, batch in batches.items()
+                execute(self.lanes[n, ns], [call(Space(ns, self.models[ns].policy)) for call, _ in batch], self.now)
+                for ns, batch in batches.items()
             ]
             return await asyncio.wait_for(asyncio.gather(*submitted), 10)
 
@@ -373,8 +416,13 @@ class Lives(RuleBasedStateMachine):
             events = self.runner.run(engine.expired())
             numbers = [event.number for event in events]
             assert sorted(set(numbers)) == numbers
+            ended = {
+                reason: {(e.namespace, e.key, e.user, e.expired_at) for e in events if e.reason == reason}
+                for reason in ("expired", "evicted")
+            }
+            assert {(ns, *event) for ns, model in self.models.items() for event in model.evicted} == ended["evicted"]
             if not self.swept_in_part:
-                assert self.expired == {(e.namespace, e.key, e.user, e.expired_at) for e in events}
+                assert self.expired == ended["expired"]
 
     @rule(limit=st.integers(1, 4))
     def sweep_in_part(self, limit: int) -> None:
@@ -405,6 +453,37 @@ class RelaxedLives(Lives):
     relaxed = True
 
 
+limits = st.builds(
+    Policy,
+    ttl=st.just(TTL),
+    max_sessions_per_user=st.sampled_from([None, 1, 1, 2, 3]),
+    when_user_full=st.sampled_from(["evict-oldest", "evict-oldest", "reject"]),
+    max_sessions=st.sampled_from([None, None, 1, 2, 3, 4]),
+    max_bytes=st.sampled_from([None, None, 1, 20, 40, 80]),
+)
+
+
+class LimitedLives(Lives):
+    """Limits come, change and go, as over restarts with other settings."""
+
+    @initialize(policies=st.tuples(*[limits] * len(SPACES)))
+    def begin_limited(self, policies: tuple[Policy, ...]) -> None:
+        for model, policy in zip(self.models.values(), policies, strict=True):
+            model.policy = policy
+
+    @rule(ns=st.sampled_from(SPACES), policy=st.one_of(limits, st.just(POLICY)))
+    def change_limits(self, ns: str, policy: Policy) -> None:
+        self.models[ns].policy = policy
+
+
+class LimitedColdLives(LimitedLives):
+    cache_bytes = 0
+
+
+class LimitedRelaxedLives(LimitedLives):
+    relaxed = True
+
+
 profile = settings(
     max_examples=1000 if THOROUGH else 30,
     stateful_step_count=60 if THOROUGH else 30,
@@ -420,3 +499,9 @@ TestTight = TightLives.TestCase
 TestTight.settings = profile
 TestRelaxed = RelaxedLives.TestCase
 TestRelaxed.settings = profile
+TestLimited = LimitedLives.TestCase
+TestLimited.settings = profile
+TestLimitedCold = LimitedColdLives.TestCase
+TestLimitedCold.settings = profile
+TestLimitedRelaxed = LimitedRelaxedLives.TestCase
+TestLimitedRelaxed.settings = profile

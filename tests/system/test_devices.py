@@ -25,6 +25,8 @@ UVICORN = ["uvicorn", "--workers", "4", "--timeout-graceful-shutdown", "2", "--p
 APPS = {
     "with_aiohttp": [*GUNICORN, "with_aiohttp:make", "--worker-class", "aiohttp.GunicornWebWorker"],
     "with_litestar": [*UVICORN, "with_litestar:app"],
+    "with_flask": [*GUNICORN, "with_flask:make()", "--worker-class", "gthread", "--threads", "8"],
+    "with_django": [*GUNICORN, "with_django:app", "--threads", "8"],
 }
 
 

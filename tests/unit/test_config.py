@@ -36,6 +36,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         max_ttl=400 * DAY,
         lifetime=None,
         max_data=64 * 1024,
+        max_sessions_per_user=None,
+        when_user_full="evict-oldest",
+        max_sessions=None,
+        max_bytes=None,
         sweep_interval=10_000,
         drain=10_000,
         adjustable_clock=False,
@@ -178,6 +182,22 @@ def test_addresses_are_separated_by_commas_everywhere() -> None:
     assert read_settings({}, {"SESSIOND_LISTEN": "127.0.0.1:1, 127.0.0.1:2,127.0.0.1:3"}, None).listen == several
 
 
+def test_limits_are_part_of_the_policy() -> None:
+    """The settings of limits reach the namespace's policy, and off is no limit."""
+    given = {"max_sessions_per_user": "5", "when_user_full": "reject", "max_sessions": "1000", "max_bytes": "1MiB"}
+
+    limited, free = settings(**given).policy(), settings(**dict.fromkeys(("max_sessions", "max_bytes"), "OFF")).policy()
+
+    assert (5, "reject", 1000, 1024**2) == (
+        limited.max_sessions_per_user,
+        limited.when_user_full,
+        limited.max_sessions,
+        limited.max_bytes,
+    )
+    assert limited.limits is limited
+    assert free.limits is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
@@ -195,6 +215,10 @@ def test_addresses_are_separated_by_commas_everywhere() -> None:
             "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d; or it is off",
         ),
         ("max_data", "-1", "a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB"),
+        ("max_sessions_per_user", "0", "it is a whole number from 1, or off"),
+        ("when_user_full", "panic", "it is evict-oldest or reject"),
+        ("max_sessions", "many", "it is a whole number from 1, or off"),
+        ("max_bytes", "0", "a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB; or it is off"),
         ("sweep_interval", "0s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("drain", "-1s", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("adjustable_clock", "2", "it is true or false"),

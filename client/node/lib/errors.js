@@ -55,7 +55,7 @@ class Failed extends Unavailable {
    */
   constructor(message, code) {
     super(message);
-    /** Why, as in the protocol: `storage_full`, `storage_failed`, `integrity`, `stopping`. */
+    /** Why, as in the protocol: `quota`, `storage_full`, `storage_failed`, `integrity`, `stopping`. */
     this.code = code;
   }
 }
@@ -84,7 +84,10 @@ class InvalidRequest extends SessiondError {
    */
   constructor(message, code = 'bad_call') {
     super(message);
-    /** What is wrong, as in the protocol: `bad_key`, `bad_ttl`, `bad_data`, `too_large` and so on. */
+    /**
+     * What is wrong, as in the protocol: `bad_key`, `bad_ttl`, `bad_data`, `too_large` and so on; or
+     * `too_many_sessions`, of the user whose the session was to be.
+     */
     this.code = code;
   }
 }

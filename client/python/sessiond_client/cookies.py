@@ -138,18 +138,25 @@ class SessionCookie:
         if self.secret is not None:
             _secrets(self.secret)
 
-    def read(self, headers: Iterable[str]) -> Found:
-        """The sid that a request's `Cookie` headers hold, if it could be one of ours. Never raises for what they hold."""
+    def raw(self, headers: Iterable[str]) -> str | None:
+        """The value as it stands in a request's `Cookie` headers, if they hold it once, unquoted and of a size that is sane."""
         parts = [part for header in headers for part in header.split(";")] if headers else []
         if len(parts) > MAX_COOKIES or sum(map(len, parts)) > MAX_HEADERS:
-            return Found(None)
+            return None
         values = [value.strip(" \t") for name, equals, value in map(_halves, parts) if equals and name == self.name]
         if len(values) > 1:
             # One of them was tossed in from a sibling domain or another path, and nobody knows which.
             log.warning("a request held the session cookie twice; it is taken for one without a session")
         if len(values) != 1 or len(values[0]) > MAX_COOKIE or '"' in values[0]:
+            return None
+        return values[0]
+
+    def read(self, headers: Iterable[str]) -> Found:
+        """The sid that a request's `Cookie` headers hold, if it could be one of ours. Never raises for what they hold."""
+        raw = self.raw(headers)
+        if raw is None:
             return Found(None)
-        value = decode_cookie(values[0])
+        value = decode_cookie(raw)
         if self.secret is None:
             return Found(value if _OURS.fullmatch(value) else None)
         sid = unsign(value, self.secret)

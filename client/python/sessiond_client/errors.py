@@ -45,7 +45,7 @@ class Failed(Unavailable):
 
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message)
-        #: Why, as in the protocol: `storage_full`, `storage_failed`, `integrity`, `stopping`.
+        #: Why, as in the protocol: `quota`, `storage_full`, `storage_failed`, `integrity`, `stopping`.
         self.code = code
 
 
@@ -63,7 +63,8 @@ class InvalidRequest(SessiondError, ValueError):
 
     def __init__(self, message: str, *, code: str = "bad_call") -> None:
         super().__init__(message)
-        #: Which argument, as in the protocol: `bad_key`, `bad_ttl`, `bad_data`, `too_large` and so on.
+        #: Which argument, as in the protocol: `bad_key`, `bad_ttl`, `bad_data`, `too_large` and so on; or
+        #: `too_many_sessions`, of the user whose the session was to be.
         self.code = code
 
 

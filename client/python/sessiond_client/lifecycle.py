@@ -144,13 +144,12 @@ class Lifecycle:
     def changes(self) -> Changes | None:
         """What differs from what is stored, and the state that storing it leads to; None when nothing does."""
         plain = self._plain()
-        entries = {name: fingerprint(value) for name, value in plain.items()}
-        state, stored = State(entries, self.user, dict(self.meta)), self.stored
+        state, stored = self._state(plain), self.stored
         if state == stored:
             return None
         return Changes(
-            set={name: plain[name] for name, packed in entries.items() if stored.entries.get(name) != packed},
-            remove=[name for name in stored.entries if name not in entries],
+            set={name: plain[name] for name, packed in state.entries.items() if stored.entries.get(name) != packed},
+            remove=[name for name in stored.entries if name not in state.entries],
             user=None if state.user == stored.user else state.user or "",
             meta=None if state.meta == stored.meta else state.meta,
             state=state,
@@ -174,12 +173,12 @@ class Lifecycle:
         self.forget()
         self.loaded = True
         if record is not None:
-            entries = {name: fingerprint(value) for name, value in record.data.items()}
             self.version = record.version
             self.data = record.data if self._decode is None else self._decode(record.data)
             self.user, self.meta = record.user, record.meta or {}
             self.created_at = record.created_at
-            self.stored = State(entries, self.user, dict(self.meta))
+            # As this app would write it: another may have put the same values into other bytes, which is no change.
+            self.stored = self._state(self._plain())
 
     def save(self) -> Steps:
         """Stores what has changed; a session that does not exist is created, under a new sid.
@@ -190,13 +189,24 @@ class Lifecycle:
         if changes is None:
             return
         if self.version is None or self.sid is None:
-            named = {"ttl": self.ttl, "user": changes.user, "meta": changes.meta}
-            self.sid = yield Ask("create", (self._plain(),), named)
-            self.version = 1
-        else:
-            named = {"ttl": self.ttl, "user": changes.user, "meta": changes.meta}
-            self.version = yield Ask("patch", (self.sid, changes.set, changes.remove), named)
+            yield from self.create()
+            return
+        named = {"ttl": self.ttl, "user": changes.user, "meta": changes.meta}
+        self.version = yield Ask("patch", (self.sid, changes.set, changes.remove), named)
         self.stored = changes.state
+
+    def create(self, sid: str | None = None) -> Steps:
+        """Stores what is here as a new session, even if that is nothing; under a new sid, or one that the app has made.
+
+        Raises Exists when a session lives under the sid given.
+        """
+        self.version, self.stored = None, _NOTHING
+        changes = self.changes()
+        user, meta, state = (None, None, _NOTHING) if changes is None else (changes.user, changes.meta, changes.state)
+        named = {"ttl": self.ttl, "user": user, "meta": meta}
+        self.sid = yield Ask("create", (self._plain(),), named if sid is None else {**named, "sid": sid})
+        self.version, self.stored = 1, state
+        self._moved = True  # nobody can have known this sid before
 
     def rotate(self, grace: Seconds = 0) -> Steps:
         """Moves the session to a new sid; one that does not exist gets a new one anyway. Raises Missing."""
@@ -288,6 +298,9 @@ class Lifecycle:
         if self._encode is None:
             return dict(self.data)
         return {name: self._encode(value) for name, value in self.data.items()}
+
+    def _state(self, plain: dict[str, Any]) -> State:
+        return State({name: fingerprint(value) for name, value in plain.items()}, self.user, dict(self.meta))
 
 
 def fingerprint(value: Any) -> bytes:

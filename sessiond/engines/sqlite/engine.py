@@ -30,6 +30,7 @@ from sessiond.calls import (
     DestroyAll,
     List,
     Patch,
+    Policy,
     Rotate,
     SessionCall,
     Set,
@@ -37,10 +38,12 @@ from sessiond.calls import (
 from sessiond.engine import Expired, Reply
 from sessiond.engines import Options
 from sessiond.engines.sqlite.cache import HotCache
-from sessiond.engines.sqlite.file import SessionFile, StorageError
+from sessiond.engines.sqlite.crowd import Absent, Crowd, Owner
+from sessiond.engines.sqlite.file import Eviction, SessionFile, StorageError
 from sessiond.errors import Damaged
+from sessiond.limits import Member, confine
 from sessiond.metrics import EngineFigures
-from sessiond.record import MAX_HOPS, OK, Answer, Record, failed, follow, perform
+from sessiond.record import MAX_HOPS, OK, Answer, Outcome, Record, failed, follow, perform
 
 log = logging.getLogger("sessiond")
 
@@ -54,6 +57,12 @@ RELAXED_DELAY = 0.1
 
 PROBE_DELAY = 1.0
 """Seconds between two looks whether writing works again."""
+
+TIME_KEPT = 1000
+"""ms after which a commit takes the instant with it, so that it costs at most one statement a second."""
+
+MAX_RECOUNTS = 3
+"""How often one call has its namespace counted again because somebody may have died since; then the count stands."""
 
 PREFETCH = 500
 """How many of a waiting lane's records are fetched in one go."""
@@ -76,14 +85,17 @@ class _Cold(Exception):
 class _Batch:
     """What one commit writes, and the answers that wait for it. `firm`: the addresses whose rows the answers wait for.
 
+    `evicted`: what the sessions among the rows leave that had to make room.
+
     `renewals`: those among the rows that had been renewed and acknowledged before: what stands if the commit fails.
     """
 
-    __slots__ = ("done", "firm", "now", "renewals", "rows", "waiting")
+    __slots__ = ("done", "evicted", "firm", "now", "renewals", "rows", "waiting")
 
     def __init__(self) -> None:
         self.rows: dict[Address, Record | None] = {}
         self.firm: set[Address] = set()
+        self.evicted: list[Eviction] = []
         self.renewals: dict[Address, Record] = {}
         self.waiting: list[Waiting] = []
         self.done: list[asyncio.Future[None]] = []
@@ -91,11 +103,15 @@ class _Batch:
 
 
 class _Lane:
-    """Calls in their order. `_held`: those that stand behind one whose record is being fetched."""
+    """Calls in their order. `_held`: those that stand behind one whose record is being fetched.
 
-    __slots__ = ("_engine", "_held")
+    `recounts`: how often its first call has had the namespace counted.
+    """
+
+    __slots__ = ("_engine", "_held", "recounts")
 
     def __init__(self, engine: "SqliteEngine") -> None:
+        self.recounts = 0
         self._engine = engine
         self._held: deque[tuple[Call, int, Reply, int]] = deque()
 
@@ -126,6 +142,12 @@ class _Lane:
         self._held.popleft()
         self.go_on()
 
+    def answer_first(self, answer: Answer) -> None:
+        """The first held call cannot be carried out."""
+        _, _, reply, position = self._held[0]
+        reply(position, answer)
+        self.finish_first()
+
     def held_calls(self) -> Iterator[Call]:
         return (held[0] for held in self._held)
 
@@ -140,7 +162,7 @@ class SqliteEngine:
         )
         self.trouble: str | None = None
         self.figures = EngineFigures()
-        self.latest = 0  # the latest now that anybody has named
+        self.latest = file.latest  # the latest now that anybody has named
         self._file = file
         self._relaxed = options.relaxed
         self._on_fatal = options.on_fatal
@@ -155,6 +177,7 @@ class SqliteEngine:
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()  # who uses the file's writer: a commit or a sweep
         self._closing = False
+        self._time_kept = file.latest  # what the file remembers of `latest`
 
         self._fetched: dict[Address, Record | Damaged | None] = {}  # for the lanes that go on in this turn
         # What the first calls of lanes found before they had to wait.
@@ -162,6 +185,15 @@ class SqliteEngine:
         self._overtaken: set[Address] = set()  # changed while a fetch is under way: what it brings of them is old
         self._cold: dict[Address, None] = {}
         self._cold_lanes: list[_Lane] = []
+        self._crowd: Crowd | None = None  # from the first call on that brings limits
+        self._cold_rosters: dict[Owner, None] = {}
+        self._unreadable: set[Owner] = set()  # whose rosters could not be had, for the lanes that go on in this turn
+        # What was written while rosters are being loaded, in order; None: none are, or it no longer holds.
+        self._unseen: list[tuple[Address, Record | None]] | None = None
+        self._lacking: Absent | None = None  # what the call in hand has to have from the file first
+        self._uncounted: dict[str, list[_Lane]] = {}
+        self._counting: asyncio.Task[None] | None = None
+
         self._depends: _Batch | None = None  # the newest batch that the call in hand has looked into
         self._damaged_at: Address | None = None  # where the call in hand met a damaged row
 
@@ -201,6 +233,22 @@ class SqliteEngine:
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return await self._file.expired(after, limit)
 
+    async def keep_time(self, now: int) -> None:
+        self.latest = max(self.latest, now)
+        if self.latest > self._time_kept:
+            await asyncio.shield(self._start(self._keep_time()))
+
+    async def _keep_time(self) -> None:
+        async with self._writing:
+            latest = self.latest
+            try:
+                await self._file.keep_time(latest)
+                self._time_kept = latest
+            except StorageError as e:
+                if e.fatal:
+                    self._on_fatal(e.text)
+                log.warning("keeping the time: %s", e.text)
+
     async def close(self) -> None:
         self._closing = True
         while self._tasks:  # the end of one may be the beginning of the next
@@ -210,6 +258,8 @@ class SqliteEngine:
         await self._committer
         if self._timer is not None:
             self._timer.cancel()
+        if self.latest > self._time_kept:
+            await self._keep_time()
         await self._file.close()
 
     # Carrying out a call -------------------------------------------------------------------------------
@@ -222,7 +272,15 @@ class SqliteEngine:
         self._depends = None
         try:
             outcome = perform(call, now, self._peek)
+            if outcome.firm and call.limits is not None:
+                outcome = self._confine(lane, outcome, call.limits, now)
         except _Cold:
+            return False
+        except Absent as e:
+            if e.user is not None and (e.namespace, e.user) in self._unreadable:
+                reply(position, _UNREADABLE)
+                return True
+            self._lacking = e
             return False
         except Damaged as e:
             self.figures.damaged += e.code == "integrity"
@@ -230,15 +288,19 @@ class SqliteEngine:
                 reply(position, _DAMAGED if e.code == "integrity" else _UNREADABLE)
                 return True
             assert self._damaged_at is not None, "a damaged row is somewhere"
+            if self._crowd is not None:
+                self._crowd.gone(self._damaged_at, None)
             self._write(self._damaged_at, None, now)
             self._gathering.waiting.append((reply, position, OK))
             return True
         if outcome.writes:
+            if self._crowd is not None:
+                self._crowd.carried_out(outcome, now)
             if not outcome.firm:
                 for address, record in outcome.writes:
                     assert record is not None, "a renewal leaves a record"
                     self._renew(address, record)
-            elif self._relaxed and isinstance(call, _MAY_BE_RELAXED):
+            elif self._relaxed and isinstance(call, _MAY_BE_RELAXED) and not outcome.evicted:
                 for address, record in outcome.writes:
                     self._put(address, record, now)
                 self._wake_after(RELAXED_DELAY)
@@ -251,6 +313,25 @@ class SqliteEngine:
         else:
             self._depends.waiting.append((reply, position, outcome.answer))
         return True
+
+    def _confine(self, lane: _Lane, outcome: Outcome, limits: Policy, now: int) -> Outcome:
+        """The outcome as the limits allow it. Raises Absent when the file has to be asked first."""
+        if self._crowd is None:
+            self._crowd = Crowd()
+        self._crowd.insist = lane.recounts < MAX_RECOUNTS
+        confined = confine(outcome, limits, now, self._crowd)
+        lane.recounts = 0
+        if confined.evicted:
+            assert outcome.answer.record is not None, "a session takes their place"
+            user = outcome.answer.record.user
+            self._gathering.evicted += [Eviction(*address, user, now) for address in confined.evicted]
+        elif confined is not outcome:
+            # It was turned away because of others, whose writes may all still be undone.
+            if self._gathering.firm:
+                self._depends = self._gathering
+            elif self._committing is not None and self._committing.firm:
+                self._depends = self._committing
+        return confined
 
     def _peek(self, address: Address) -> Record | None:
         gathering, committing = self._gathering, self._committing
@@ -288,6 +369,8 @@ class SqliteEngine:
             self._gathering.renewals[address] = renewal
         if self._fetching is not None:
             self._overtake(address)
+        if self._crowd is not None:
+            self._crowd_in(address, record)
         if record is None:
             self._cache.drop(address)
         else:
@@ -297,6 +380,8 @@ class SqliteEngine:
         self._cache.put(address, record)
         if self._fetching is not None:
             self._overtake(address)
+        if self._crowd is not None:
+            self._crowd_in(address, record)
         if address in self._gathering.rows:
             self._gathering.rows[address] = record
             return
@@ -304,10 +389,23 @@ class SqliteEngine:
             self._wake_after(RENEWAL_DELAY)  # for those that follow, too
         self._renewed[address] = record
 
+    def _crowd_in(self, address: Address, record: Record | None) -> None:
+        assert self._crowd is not None
+        self._crowd.put(address, record)
+        if self._unseen is not None:
+            self._unseen.append((address, record))
+
     # Fetching from the file ------------------------------------------------------------------------------
 
     def fetch_for(self, lane: _Lane) -> None:
         """Fetches what the calls held in `lane` need first, and lets it go on then."""
+        lacking, self._lacking = self._lacking, None
+        if lacking is not None and lacking.user is None:
+            lane.recounts += 1
+            self._uncounted.setdefault(lacking.namespace, []).append(lane)
+            if self._counting is None:
+                self._counting = self._start(self._count_for_lanes())
+            return
         for number, call in enumerate(lane.held_calls()):
             if isinstance(call, SURVEYS):
                 if number == 0:
@@ -317,6 +415,7 @@ class SqliteEngine:
                 break
             for address in _addresses(call):
                 self._want(address, keep=number == 0)
+            self._want_roster(call)
         self._cold_lanes.append(lane)
         if self._fetching is None:
             self._fetching = self._start(self._fetch())
@@ -343,6 +442,17 @@ class SqliteEngine:
                 return
             address = (address[0], found.target)
 
+    def _want_roster(self, call: SessionCall) -> None:
+        if not isinstance(call, _MAY_BE_RELAXED) or call.limits is None or not call.user:
+            return
+        if call.limits.max_sessions_per_user is None:
+            return
+        if self._crowd is None:
+            self._crowd = Crowd()
+        namespace = call.address[0]
+        if not self._crowd.has_roster(namespace, call.user):
+            self._cold_rosters[namespace, call.user] = None
+
     def _overtake(self, address: Address) -> None:
         self._overtaken.add(address)
         self._kept.pop(address, None)
@@ -360,7 +470,15 @@ class SqliteEngine:
             # Only what is not in memory: all of that is committed, so the file shows its latest state.
             cold = [address for address in self._cold if not self._in_memory(address)]
             kept, self._kept, self._cold, self._overtaken = self._kept, {}, {}, set()
+            rosters, self._cold_rosters = list(self._cold_rosters), {}
+            if rosters:
+                unsaved: list[tuple[Address, Record | None]] = list(self._renewed.items())
+                if self._committing is not None:
+                    unsaved = [*self._committing.rows.items(), *unsaved]
+                self._unseen = [*unsaved, *self._gathering.rows.items()]
             found = await self._file.load(cold)
+            if rosters:
+                await self._load_rosters(rosters)
             for address in self._overtaken:
                 found.pop(address, None)
                 kept.pop(address, None)
@@ -371,7 +489,54 @@ class SqliteEngine:
             for lane in lanes:
                 lane.go_on()
             self._fetched = {}
+            self._unreadable.clear()
         self._fetching = None
+
+    async def _load_rosters(self, owners: list[Owner]) -> None:
+        loaded: dict[Owner, list[Member]] = {}
+        for owner in owners:
+            try:
+                loaded[owner] = await self._file.roster(*owner)
+            except sqlite3.Error:
+                self._unreadable.add(owner)
+        unseen, self._unseen = self._unseen, None
+        if unseen is not None:  # else a commit failed meanwhile, and they are asked for again
+            assert self._crowd is not None, "it is there before anybody wants a roster"
+            self._crowd.load(loaded, unseen)
+
+    # Counting a namespace ----------------------------------------------------------------------------------
+
+    async def _count_for_lanes(self) -> None:
+        while self._uncounted:
+            namespace = next(iter(self._uncounted))
+            answer: Answer | None = None
+            try:
+                await self._count(namespace)
+            except StorageError as e:
+                answer = failed(e.code, e.text)
+            except sqlite3.Error as e:
+                answer = failed("storage_failed", f"The storage could not be read: {e}.")
+            # Those that came while it was counted are served by it too, or find out that they are not.
+            for lane in self._uncounted.pop(namespace):
+                if answer is None:
+                    lane.go_on()
+                else:
+                    lane.answer_first(answer)
+        self._counting = None
+
+    async def _count(self, namespace: str) -> None:
+        """Counts what lives in a namespace. StorageError: what waits to be written could not be."""
+        assert self._crowd is not None
+        async with self._writing:
+            # Once all that was written so far is on disk, the file shows what lived at this instant.
+            now = self.latest
+            count = self._crowd.begin_count(namespace)
+            if self._gathering.rows or self._renewed:
+                self._renewals_due = True
+                if (error := await self._commit()) is not None:
+                    raise error
+            usage, next_end = await self._file.usage(namespace, now)
+            self._crowd.end_count(namespace, count, usage, next_end)
 
     # Calls about many sessions ---------------------------------------------------------------------------
 
@@ -412,6 +577,7 @@ class SqliteEngine:
             for address in dict.fromkeys((*((call.namespace, key) for key in keys), *unsaved)):
                 if address[0] != call.namespace or address == spared:
                     continue
+                record: Record | None = None
                 try:
                     record = self._peek(address)
                 except (_Cold, Damaged):
@@ -421,6 +587,8 @@ class SqliteEngine:
                         continue
                     if call.user not in (None, record.user):
                         continue
+                if self._crowd is not None:
+                    self._crowd.gone(address, record)
                 self._write(address, None, now)
                 gone += 1
             answer = Answer("ok", value=gone)
@@ -478,11 +646,16 @@ class SqliteEngine:
         while not self._closing or self._gathering.rows or self._renewed:
             await self._work.wait()
             self._work.clear()
-            while self._gathering.rows or (self._renewals_due and self._renewed):
+            while self._has_work():
                 async with self._writing:
-                    await self._commit()
+                    if self._has_work():  # who held the lock may have committed it already
+                        await self._commit()
 
-    async def _commit(self) -> None:
+    def _has_work(self) -> bool:
+        return bool(self._gathering.rows or (self._renewals_due and self._renewed))
+
+    async def _commit(self) -> StorageError | None:
+        """Writes what was gathered. The error, if nothing of it is on disk; everybody who waited is told."""
         batch, self._gathering = self._gathering, _Batch()
         renewed: dict[Address, Record] = {}
         if self._renewals_due:
@@ -491,14 +664,16 @@ class SqliteEngine:
         self._committing = batch
         for address, record in renewed.items():
             batch.rows.setdefault(address, record)
+        latest = self.latest if self.latest >= self._time_kept + TIME_KEPT else None
         started = perf_counter()
         try:
-            await self._file.write(batch.rows, batch.now)
+            await self._file.write(batch.rows, batch.now, batch.evicted, latest)
         except StorageError as e:
             self._undo(batch, renewed, e)
-            return
+            return e
         self.figures.commit_seconds.observe(perf_counter() - started)
         self.figures.commit_rows.observe(len(batch.rows))
+        self._time_kept = self._time_kept if latest is None else latest
         self._committing = None
         self.trouble = None
         for reply, position, answer in batch.waiting:
@@ -506,6 +681,7 @@ class SqliteEngine:
         for done in batch.done:
             if not done.done():
                 done.set_result(None)
+        return None
 
     def _undo(self, batch: _Batch, renewed: dict[Address, Record], error: StorageError) -> None:
         """Nothing of `batch` is on disk, and what was gathered since builds on it: both fail, memory forgets them."""
@@ -516,6 +692,9 @@ class SqliteEngine:
             self._loop.call_later(PROBE_DELAY, self._start_probe)
         self.trouble = error.text
         later, self._gathering, self._committing = self._gathering, _Batch(), None
+        if self._crowd is not None:
+            self._crowd.forget()
+            self._unseen = None
         written = (batch.rows.keys() - renewed.keys()) | later.rows.keys()
         for address in written:
             self._cache.drop(address)

@@ -7,20 +7,22 @@ can corrupt a WAL that two connections write at once; `_reader` reads what is co
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import aiosqlite
 
 from sessiond import codec
 from sessiond.calls import Address
 from sessiond.engine import Entry, Expired, entry
+from sessiond.engines.sqlite.crowd import member_of
 from sessiond.engines.sqlite.schema import APPLICATION_ID, STEPS
 from sessiond.errors import Damaged, StartError
-from sessiond.record import REPEAT_WINDOW, Record
+from sessiond.limits import Member, Usage
+from sessiond.record import REPEAT_WINDOW, Record, size_of
 from sessiond.vault import Vault
 
 _GONE, _SESSION, _ALIAS = 0, 1, 2
@@ -42,7 +44,7 @@ _PRAGMAS = (
     "pragma foreign_keys = off",
 )
 
-_COLUMNS = "namespace, key, kind, user, expires_at, version, sealed"
+_COLUMNS = "namespace, key, kind, user, expires_at, version, size, sealed"
 
 _LOAD = f"select {_COLUMNS} from sessions where namespace = ? and key in (%s)"
 
@@ -69,6 +71,25 @@ _COUNT = """
            where expires_at >> 20 <= :now >> 20 and expires_at <= :now and kind = 1
              and namespace = :namespace and (:user is null or user = :user))"""
 
+_ROSTER = f"select {_COLUMNS} from sessions indexed by sessions_by_user where namespace = ? and user = ? and kind = 1"
+
+# What is kept, less what has died of it; and when the next may die, if that is before the bucket's end.
+_USAGE = """
+    select
+        ifnull((select sessions from tallies where namespace = :namespace and user = ''), 0)
+            - count(*) filter (where expires_at <= :now),
+        ifnull((select bytes from tallies where namespace = :namespace and user = ''), 0)
+            - ifnull(sum(size) filter (where expires_at <= :now), 0),
+        ifnull(min(expires_at) filter (where expires_at > :now), ((:now >> 20) + 1) << 20)
+    from sessions where expires_at >> 20 <= :now >> 20 and kind = 1 and namespace = :namespace"""
+
+_LATEST = "select latest from clock"
+
+# Where no session rests, none could live again.
+_KEEP_TIME = """
+    update clock set latest = :now
+    where latest < :now and exists (select 1 from tallies where user = '' and sessions > 0)"""
+
 _DUE = """
     select rowid, namespace, key from sessions
     where expires_at >> 20 <= :now >> 20 and expires_at <= :now - iif(kind = 1, 0, :window)
@@ -80,9 +101,10 @@ _SWEEP = """
     where rowid in (%s) and expires_at <= ? - iif(kind = 1, 0, ?)
     returning namespace, key, kind, user, expires_at"""
 
-_REMEMBER = "insert into expiries (namespace, key, user, expired_at) values (?, ?, ?, ?)"
+_REMEMBER = "insert into expiries (namespace, key, user, expired_at, reason) values (?, ?, ?, ?, ?)"
 _FORGET = "delete from expiries where number <= (select max(number) from expiries) - ?"
-_EXPIRED = "select number, namespace, key, user, expired_at from expiries where number > ? order by number limit ?"
+_EXPIRED = """
+    select number, namespace, key, user, expired_at, reason from expiries where number > ? order by number limit ?"""
 
 
 class StorageError(Exception):
@@ -95,6 +117,16 @@ class StorageError(Exception):
         self.fatal = fatal
 
 
+class Eviction(NamedTuple):
+    """What is left of a session whose place another took."""
+
+    namespace: str
+    key: bytes
+    user: str | None
+    at: int
+    reason: str = "evicted"
+
+
 class SessionFile:
     def __init__(
         self, path: Path, lock: IO[str], writer: aiosqlite.Connection, reader: aiosqlite.Connection, vault: Vault
@@ -104,6 +136,8 @@ class SessionFile:
         self._writer = writer
         self._reader = reader
         self._vault = vault
+        self.latest = 0
+        """The latest instant that the file remembers, in ms."""
 
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> "SessionFile":
@@ -134,7 +168,7 @@ class SessionFile:
         writer: aiosqlite.Connection | None = None
         try:
             writer = await aiosqlite.connect(path, isolation_level=None, timeout=5)
-            await _migrate(writer, path)
+            await _migrate(writer, path, vault)
             for pragma in _PRAGMAS:
                 await writer.execute_fetchall(pragma)
             if next(iter(await writer.execute_fetchall("pragma journal_mode")))[0] != "wal":
@@ -144,7 +178,9 @@ class SessionFile:
             reader = await aiosqlite.connect(path, isolation_level=None, timeout=5)
             await reader.execute_fetchall("pragma query_only = on")
             await reader.execute_fetchall("pragma mmap_size = 0")
-            return cls(path, lock, writer, reader, vault)
+            file = cls(path, lock, writer, reader, vault)
+            file.latest = next(iter(await reader.execute_fetchall(_LATEST)))[0]
+            return file
         except (sqlite3.Error, StartError) as e:
             if writer is not None:
                 await writer.close()
@@ -206,25 +242,56 @@ class SessionFile:
         rows = await self._reader.execute_fetchall(_COUNT, {"namespace": namespace, "user": user, "now": now})
         return int(next(iter(rows))[0])
 
+    async def roster(self, namespace: str, user: str) -> list[Member]:
+        """The sessions of a user, dead ones too. A damaged one is the first to go: nobody can use it."""
+        members = []
+        for row in await self._reader.execute_fetchall(_ROSTER, (namespace, user)):
+            try:
+                record = self._open(row)
+            except Damaged:
+                record = None
+            members.append(Member(row[1], 0, 0, row[4], row[6]) if record is None else member_of(row[1], record))
+        return members
+
+    async def usage(self, namespace: str, now: int) -> tuple[Usage, int]:
+        """What lives in a namespace, and an instant before which none of it dies."""
+        rows = await self._reader.execute_fetchall(_USAGE, {"namespace": namespace, "now": now})
+        sessions, size, next_end = next(iter(rows))
+        return Usage(sessions, size), next_end
+
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return [Expired(*row) for row in await self._reader.execute_fetchall(_EXPIRED, (after, limit))]
 
     # Writing -----------------------------------------------------------------------------------------
 
-    async def write(self, rows: Mapping[Address, Record | None], now: int) -> None:
-        """One commit, on disk when this returns. None writes the mark of a destroyed session. Raises StorageError."""
+    async def write(
+        self,
+        rows: Mapping[Address, Record | None],
+        now: int,
+        evicted: Sequence[Eviction] = (),
+        latest: int | None = None,
+    ) -> None:
+        """One commit, on disk when this returns. None writes the mark of a destroyed session. Raises StorageError.
+
+        `latest`: an instant to remember with it.
+        """
         values = [self._row(address, record, now) for address, record in rows.items()]
         if self._writer.in_transaction:
             # Whatever left it open, a commit inside it would be none.
             raise StorageError("storage_failed", "A transaction was left open.", fatal=True)
         try:
-            if len(values) <= ROWS_PER_STATEMENT:
+            if len(values) <= ROWS_PER_STATEMENT and not evicted and latest is None:
                 # One statement is its own transaction: one hop to the thread, the GIL released once.
                 await self._writer.execute_fetchall(_upsert(len(values)), _flat(values))
             else:
                 async with self._transaction():
                     for chunk in _chunks(values, ROWS_PER_STATEMENT):
                         await self._writer.execute_fetchall(_upsert(len(chunk)), _flat(chunk))
+                    if evicted:
+                        await self._writer.executemany(_REMEMBER, evicted)
+                        await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
+                    if latest is not None:
+                        await self._writer.execute_fetchall(_KEEP_TIME, {"now": latest})
         except sqlite3.Error as e:
             raise _storage_error(e) from e
 
@@ -245,12 +312,19 @@ class SessionFile:
                     chunk = rowids[start : start + _KEYS_PER_QUERY]
                     sweep = _SWEEP % _marks(len(chunk))
                     gone += await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW))
-                expired = [(ns, key, user, at) for ns, key, kind, user, at in gone if kind == _SESSION]
+                expired = [(ns, key, user, at, "expired") for ns, key, kind, user, at in gone if kind == _SESSION]
                 await self._writer.executemany(_REMEMBER, expired)
                 await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
         except sqlite3.Error as e:
             raise _storage_error(e) from e
         return [((row[0], row[1]), row[2] == _SESSION) for row in gone]
+
+    async def keep_time(self, latest: int) -> None:
+        """Remembers an instant, if sessions rest here. Raises StorageError."""
+        try:
+            await self._writer.execute_fetchall(_KEEP_TIME, {"now": latest})
+        except sqlite3.Error as e:
+            raise _storage_error(e) from e
 
     async def probe(self) -> None:
         """One tiny commit, which changes nothing: whether writing works again. Raises StorageError."""
@@ -290,20 +364,24 @@ class SessionFile:
         else:
             kind = _SESSION if record.target is None else _ALIAS
             columns = (*address, kind, record.user, record.expires_at, record.version)
-        return (*columns, self._vault.seal(codec.pack(columns), record))
+        return (*columns, 0 if record is None else size_of(record), self._vault.seal(codec.pack(columns), record))
 
     def _open(self, row: Any) -> Record | None:
         if type(row[-1]) is not bytes:
             raise Damaged("a stored row holds no sealed record")
-        return self._vault.open(codec.pack(tuple(row[:-1])), row[-1])
+        # The size is not part of what was sealed, for the record tells it.
+        record = self._vault.open(codec.pack(tuple(row[:-2])), row[-1])
+        if row[-2] != (0 if record is None else size_of(record)):
+            raise Damaged("a stored row is not what was written")
+        return record
 
 
 @cache
 def _upsert(rows: int) -> str:
     return f"""
-        insert into sessions ({_COLUMNS}) values {", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * rows)}
+        insert into sessions ({_COLUMNS}) values {", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * rows)}
         on conflict do update set kind = excluded.kind, user = excluded.user, expires_at = excluded.expires_at,
-            version = excluded.version, sealed = excluded.sealed"""
+            version = excluded.version, size = excluded.size, sealed = excluded.sealed"""
 
 
 def _marks(number: int) -> str:
@@ -361,7 +439,7 @@ def _take_lock(path: Path) -> IO[str]:
     return file
 
 
-async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
+async def _migrate(writer: aiosqlite.Connection, path: Path, vault: Vault) -> None:
     """Brings the file to the latest schema, each step in a transaction of its own with its number."""
 
     async def number(pragma: str) -> int:
@@ -376,6 +454,15 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
             f"{path} was written by a newer sessiond (schema {version}, this one knows {len(STEPS)}). "
             "Start that version; the file was not changed."
         )
+
+    def size_of_row(*row: Any) -> int:
+        try:
+            record = vault.open(codec.pack(row[:-1]), row[-1])
+        except (Damaged, TypeError):  # TypeError: what should be bytes is none
+            return 0
+        return 0 if record is None else size_of(record)
+
+    await writer.create_function("size_of_row", 7, size_of_row, deterministic=True)
     for step in range(version, len(STEPS)):
         # executescript ends a transaction that is open, so the script brings its own.
         await writer.executescript(

@@ -1,4 +1,8 @@
-"""The tables, and the ordered steps that bring an older file up to date. A step that was released is never edited."""
+"""The tables, and the ordered steps that bring an older file up to date. A step that was released is never edited.
+
+A step may call size_of_row(namespace, key, kind, user, expires_at, version, sealed): what `record.size_of` says of the
+record in that row, 0 if it is damaged. It is there for as long as the file is brought up to date.
+"""
 
 APPLICATION_ID = 0x53455353  # "SESS", in the file's header: a file of another program is never touched
 
@@ -61,5 +65,56 @@ STEPS = (
         user       text,
         expired_at integer not null
     ) strict;
+    """,
+    # 2: what quotas are measured against, why a session ended, and how late it has been.
+    """
+    alter table sessions add column size integer not null default 0;  -- record.size_of; of what is no session, 0
+    update sessions set size = size_of_row(namespace, key, kind, user, expires_at, version, sealed) where kind = 1;
+
+    -- The sizes of a namespace's sessions together, in its row of user ''; in the users' rows 0.
+    alter table tallies add column bytes integer not null default 0;
+    update tallies set bytes =
+        (select ifnull(sum(size), 0) from sessions where sessions.namespace = tallies.namespace and kind = 1)
+        where user = '';
+
+    drop trigger sessions_added;
+    create trigger sessions_added after insert on sessions when new.kind = 1 begin
+        insert into tallies values (new.namespace, '', 1, new.size)
+            on conflict do update set sessions = sessions + 1, bytes = bytes + excluded.bytes;
+        insert into tallies select new.namespace, new.user, 1, 0 where new.user is not null
+            on conflict do update set sessions = sessions + 1;
+    end;
+
+    drop trigger sessions_removed;
+    create trigger sessions_removed after delete on sessions when old.kind = 1 begin
+        update tallies set sessions = sessions - 1, bytes = bytes - iif(user = '', old.size, 0)
+            where namespace = old.namespace and user in ('', old.user);
+        delete from tallies where namespace = old.namespace and user = old.user and sessions = 0;
+    end;
+
+    drop trigger sessions_changed;
+    create trigger sessions_changed after update of kind, user on sessions
+        when (old.kind = 1 or new.kind = 1) and (old.kind <> new.kind or old.user is not new.user)
+    begin
+        update tallies set sessions = sessions - 1, bytes = bytes - iif(user = '', old.size, 0)
+            where old.kind = 1 and namespace = old.namespace and user in ('', old.user);
+        delete from tallies where old.kind = 1 and namespace = old.namespace and user = old.user and sessions = 0;
+        insert into tallies select new.namespace, '', 1, new.size where new.kind = 1
+            on conflict do update set sessions = sessions + 1, bytes = bytes + excluded.bytes;
+        insert into tallies select new.namespace, new.user, 1, 0 where new.kind = 1 and new.user is not null
+            on conflict do update set sessions = sessions + 1;
+    end;
+
+    create trigger sessions_resized after update of size on sessions
+        when old.size <> new.size and old.kind = 1 and new.kind = 1 and old.user is new.user
+    begin
+        update tallies set bytes = bytes + new.size - old.size where namespace = new.namespace and user = '';
+    end;
+
+    alter table expiries add column reason text not null default 'expired';  -- or evicted
+
+    -- The latest instant by which anything was judged, in ms: a wall clock that was set back does not go behind it.
+    create table clock (latest integer not null) strict;
+    insert into clock values (0);
     """,
 )
