@@ -66,6 +66,18 @@ KINDS = {
         "__Host-session",
         websockets=True,
     ),
+    # No WebSockets: the library's middleware gives back whatever is no web.Response before it looks at the session.
+    "aiohttp-session": Kind(
+        "aiohttp_session",
+        gunicorn("aiohttp_session_app:make", "--worker-class", "aiohttp.GunicornWebWorker"),
+        "AIOHTTP_SESSION",
+    ),
+    "litestar": Kind(
+        "litestar", uvicorn("litestar_app:make", "--factory"), "__Host-session", websockets=True, untouched=1
+    ),
+    "litestar-lazy": Kind(
+        "litestar", uvicorn("litestar_app:make_lazy", "--factory"), "__Host-session", websockets=True
+    ),
     "flask": Kind(
         "flask", gunicorn("flask_app:make()", "--worker-class", "gthread", "--threads", "8"), "__Host-session"
     ),

@@ -208,6 +208,28 @@ def test_moves_once() -> None:
     assert ["patch"] == verbs(run(loaded({"a": 1}).finish(user="ada", moves=False), 4))
 
 
+def test_finish_may_come_twice() -> None:
+    """After a response that went on streaming, say: a session that began after another had ended is not ended with it."""
+    life = loaded({"a": 1})
+    life.end()
+    life.data["b"] = 2
+    assert ["destroy", "create"] == verbs(run(life.finish(), None, "new"))
+    life.data["c"] = 3
+
+    assert ["patch"] == verbs(run(life.finish(), 2))
+
+
+def test_when_it_was_made() -> None:
+    """created_at is that of the session that was loaded, until there is another."""
+    life = loaded({"a": 1})
+    assert 0 == life.created_at
+
+    life.end()
+    run(life.finish(), None)
+
+    assert [None, None] == [life.created_at, loaded().created_at]
+
+
 def test_logout_takes_the_user_away() -> None:
     """A session that goes on without its user is nobody's in the index."""
     (_, patch) = run(loaded({"a": 1}, "ada").finish(user=None), "new", 4)

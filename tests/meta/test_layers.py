@@ -47,7 +47,9 @@ DOORS = {
 }
 
 CLIENT_DOORS = {
-    "aiohttp": {"aiohttp"},
+    "aiohttp": {"aiohttp", "aiohttp_session"},
+    "aiohttp_session": {"aiohttp_session"},
+    "litestar": {"_litestar_store", "litestar"},
     "flask": {"flask"},
     "django": {f"django.{name}" for name in ("apps", "checks", "middleware", "move", "options", "store")},
     "msgpack": {"_codec"},

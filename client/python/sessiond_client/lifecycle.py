@@ -124,6 +124,7 @@ class Lifecycle:
         self.data: Any = empty()  #: a mapping with string keys; may be replaced by another
         self.user: str | None = None
         self.meta: dict[str, str] = {}
+        self.created_at: int | None = None  #: of the session that was loaded, in ms since the Unix epoch
         self.stored: State = _NOTHING  #: as it was loaded or saved
         self.lost = False  #: whether the session ended elsewhere since it was loaded, so that changes were dropped
         self._came_with = sid
@@ -159,6 +160,7 @@ class Lifecycle:
     def forget(self) -> None:
         """Makes this a session that does not exist and holds nothing. The daemon is not told."""
         self.version, self.data, self.user, self.meta, self.stored = None, self._empty(), None, {}, _NOTHING
+        self.created_at = None
 
     def load(self) -> Steps:
         """Reads the session, and renews it unless told otherwise; what was changed here is lost.
@@ -174,6 +176,7 @@ class Lifecycle:
             self.version = record.version
             self.data = record.data if self._decode is None else self._decode(record.data)
             self.user, self.meta = record.user, record.meta or {}
+            self.created_at = record.created_at
             # As this app would write it: another may have put the same values into other bytes, which is no change.
             self.stored = self._state(self._plain())
 
