@@ -884,6 +884,19 @@ def test_optional(make: Any, client: Client, mortal: Server) -> None:
     assert {"a": 1} == stored(client)
 
 
+def test_no_logout_is_optional(make: Any, client: Client, mortal: Server) -> None:
+    """A logout that did not reach the daemon is never answered as if it had, on a path that may lack its session either."""
+    app = make(optional=["/act"])
+    browser = app.test_client()
+    visit(app, put(a=1), browser)
+    mortal.stop()
+
+    assert 503 == visit(app, lambda: session.clear(), browser).status_code
+    assert 503 == visit(app, lambda: session.get("a") or session.clear(), browser).status_code
+    mortal.start()
+    assert {"a": 1} == stored(client)
+
+
 # -- moving --
 
 

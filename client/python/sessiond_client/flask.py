@@ -97,6 +97,7 @@ class SessiondSession(SessionMixin):
         self.accessed = self.modified = True
         self._take_over()
         self._life.end()
+        self.is_lacking = False  # one that could not be read can still be ended, or else that is an error
 
     def copy(self) -> dict[str, Any]:
         """The entries as a dict of their own."""
