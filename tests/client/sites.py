@@ -38,6 +38,13 @@ def uvicorn(app: str, *options: str) -> Callable[[int, int], list[str]]:
     ]
 
 
+def werkzeug(app: str, *options: str) -> Callable[[int, int], list[str]]:
+    """The command for an app on Werkzeug's own server: one process, whatever the number, and a thread a request."""
+    return lambda port, workers: [
+        *(sys.executable, "-m", "flask", "--app", f"{APPS}.{app}", "run", "--port", str(port), *options),
+    ]
+
+
 class Kind(NamedTuple):
     """A framework's app on a server.
 
@@ -59,6 +66,10 @@ KINDS = {
         "__Host-session",
         websockets=True,
     ),
+    "flask": Kind(
+        "flask", gunicorn("flask_app:make()", "--worker-class", "gthread", "--threads", "8"), "__Host-session"
+    ),
+    "flask on werkzeug": Kind("flask", werkzeug("flask_app:make"), "__Host-session"),
     "django": Kind("django", gunicorn("django_app:make()", "--threads", "8", "--preload"), "sessionid"),
     "django-asgi": Kind("django", uvicorn("django_async_app:make", "--factory"), "sessionid"),
 }

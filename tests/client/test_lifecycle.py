@@ -267,6 +267,29 @@ def test_encoded_values() -> None:
     assert {"t": [1, {"complex": [0.0, 3.0]}]} == patch.arguments[1]
 
 
+def test_what_another_app_wrote_otherwise_is_no_change() -> None:
+    """An entry that this app would write with other bytes, such as names in another order, is not written for that."""
+    encode, decode = through_text(lambda value: json.dumps(value, sort_keys=True), json.loads)
+
+    life = loaded({"cart": {"b": 1, "a": 2}}, encode=encode, decode=decode)
+
+    assert life.changes() is None
+    life.data["cart"]["a"] = 3
+    assert {"cart": {"a": 3, "b": 1}} == (life.changes() or pytest.fail("no change")).set
+
+
+def test_an_end_is_carried_out_once() -> None:
+    """A session that began after an end stays when the request is finished again, as it is after a streamed answer."""
+    life = loaded({"a": 1})
+    life.end()
+    life.data["b"] = 2
+    run(life.finish(), None, "new")
+    life.data["c"] = 3
+
+    assert ["patch"] == verbs(run(life.finish(), 2))
+    assert "new" == life.sid
+
+
 def test_drive_async_is_its_twin() -> None:
     """On an asyncio client the same steps make the same calls, and get its errors."""
     asked = []

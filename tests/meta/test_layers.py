@@ -46,9 +46,11 @@ DOORS = {
 
 CLIENT_DOORS = {
     "aiohttp": {"aiohttp"},
+    "flask": {"flask"},
     "django": {f"django.{name}" for name in ("apps", "checks", "middleware", "move", "options", "store")},
     "msgpack": {"_codec"},
     "pytest": {"testing"},
+    "werkzeug": {"flask"},
 }
 
 

@@ -23,6 +23,7 @@ GUNICORN = ["-m", "gunicorn", "--workers", "4", "--graceful-timeout", "2", "--bi
 #: How each app is started, up to its address; as it says in the app's own first lines.
 APPS = {
     "with_aiohttp": ["with_aiohttp:make", "--worker-class", "aiohttp.GunicornWebWorker"],
+    "with_flask": ["with_flask:make()", "--worker-class", "gthread", "--threads", "8"],
     "with_django": ["with_django:app", "--threads", "8"],
 }
 

@@ -143,13 +143,12 @@ class Lifecycle:
     def changes(self) -> Changes | None:
         """What differs from what is stored, and the state that storing it leads to; None when nothing does."""
         plain = self._plain()
-        entries = {name: fingerprint(value) for name, value in plain.items()}
-        state, stored = State(entries, self.user, dict(self.meta)), self.stored
+        state, stored = self._state(plain), self.stored
         if state == stored:
             return None
         return Changes(
-            set={name: plain[name] for name, packed in entries.items() if stored.entries.get(name) != packed},
-            remove=[name for name in stored.entries if name not in entries],
+            set={name: plain[name] for name, packed in state.entries.items() if stored.entries.get(name) != packed},
+            remove=[name for name in stored.entries if name not in state.entries],
             user=None if state.user == stored.user else state.user or "",
             meta=None if state.meta == stored.meta else state.meta,
             state=state,
@@ -172,11 +171,11 @@ class Lifecycle:
         self.forget()
         self.loaded = True
         if record is not None:
-            entries = {name: fingerprint(value) for name, value in record.data.items()}
             self.version = record.version
             self.data = record.data if self._decode is None else self._decode(record.data)
             self.user, self.meta = record.user, record.meta or {}
-            self.stored = State(entries, self.user, dict(self.meta))
+            # As this app would write it: another may have put the same values into other bytes, which is no change.
+            self.stored = self._state(self._plain())
 
     def save(self) -> Steps:
         """Stores what has changed; a session that does not exist is created, under a new sid.
@@ -254,6 +253,7 @@ class Lifecycle:
             data = self.data
             yield from self.destroy()
             self.data, self.user = data, user
+            self._ended = False
         if not self.exists and not self.data and user is None:
             return
         if meta is not None and (not self.exists or user != self.stored.user):
@@ -295,6 +295,9 @@ class Lifecycle:
         if self._encode is None:
             return dict(self.data)
         return {name: self._encode(value) for name, value in self.data.items()}
+
+    def _state(self, plain: dict[str, Any]) -> State:
+        return State({name: fingerprint(value) for name, value in plain.items()}, self.user, dict(self.meta))
 
 
 def fingerprint(value: Any) -> bytes:
