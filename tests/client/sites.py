@@ -92,8 +92,8 @@ KINDS = {
 class Site:
     """An app's processes, from `with` to its end."""
 
-    def __init__(self, kind: str | Kind, daemon: str, folder: Path, workers: int = 1, **environment: str) -> None:
-        self.kind = KINDS[kind] if isinstance(kind, str) else kind
+    def __init__(self, kind: str, daemon: str, folder: Path, workers: int = 1, **environment: str) -> None:
+        self.kind = KINDS[kind]
         _require(self.kind.module)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -261,6 +261,15 @@ def test_reading(headers: list[str], found: bool) -> None:
     assert (GOOD if found else None, False) == SessionCookie("sid").read(headers)
 
 
+def test_raw() -> None:
+    """The value can be had as it stands, for sids of another shape, as strictly as the sid itself."""
+    cookie = SessionCookie("sid")
+
+    assert ["%41=b", "", None, None, None] == [
+        cookie.raw([header]) for header in ("a=1; sid=%41=b", "sid=", "a=1", "sid=1; sid=1", 'sid="1"')
+    ]
+
+
 def test_reading_signed() -> None:
     """Only what one of the secrets has signed is taken; what an older one has signed is to be sent again."""
     old, new = SessionCookie("sid", secret="old"), SessionCookie("sid", secret=["new", "old"])

@@ -17,6 +17,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient as AsyncVisitor
 from django.test import Client as Visitor
@@ -932,6 +933,15 @@ def test_checks(settings: dict[str, Any], found: list[str]) -> None:
     """`manage.py check` finds settings that cannot work, that weaken sessions, or that nobody looks at."""
     with override_settings(**settings):
         assert found == [message.id for message in check_settings()]
+
+
+def test_manage_py_check() -> None:
+    """The checks are run by `manage.py check` where INSTALLED_APPS names us."""
+    with (
+        override_settings(SESSIOND_URL="nonsense"),
+        pytest.raises(SystemCheckError, match=r"sessiond\.E001.*SESSIOND_URL"),
+    ):
+        call_command("check")
 
 
 @pytest.fixture

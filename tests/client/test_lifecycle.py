@@ -230,6 +230,20 @@ def test_when_it_was_made() -> None:
     assert [None, None] == [life.created_at, loaded().created_at]
 
 
+@pytest.mark.parametrize("data", [{}, {"a": 1}], ids=["empty", "full"])
+@pytest.mark.parametrize("sid", [None, "made-by-the-app"])
+def test_create(data: dict[str, Any], sid: str | None) -> None:
+    """create stores a new session even if it holds nothing; its sid is new, so that a login needs no other one."""
+    life = loaded({"of": "another"}, "ada")
+    life.data, life.user = dict(data), None
+
+    (asked,) = run(life.create(sid), sid or "new")
+
+    assert ("create", (data,), sid) == (asked.verb, asked.arguments, asked.named.get("sid"))
+    assert (sid or "new", True, None) == (life.sid, life.exists, life.changes())
+    assert ["patch"] == verbs(run(life.finish(user="ada"), 2))
+
+
 def test_logout_takes_the_user_away() -> None:
     """A session that goes on without its user is nobody's in the index."""
     (_, patch) = run(loaded({"a": 1}, "ada").finish(user=None), "new", 4)
