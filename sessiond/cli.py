@@ -1,9 +1,10 @@
-"""The command line: `sessiond serve`. The one door to click."""
+"""The command line: `sessiond serve`, and beside it `sessiond token`. With cli_token, the one door to click."""
 
 import asyncio
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import click
 import uvloop
 
 from sessiond import __version__
+from sessiond.cli_token import token
 from sessiond.config import SETTINGS, flag, read_settings
-from sessiond.errors import SettingError, StartError
+from sessiond.errors import SettingError, StartError, TokenError
 from sessiond.server import serve as run
 
 EXIT_SETTINGS, EXIT_START = 2, 1
@@ -22,6 +24,9 @@ EXIT_SETTINGS, EXIT_START = 2, 1
 @click.version_option(__version__, message="sessiond %(version)s")
 def main() -> None:
     """One small daemon gives every web process the same sessions."""
+
+
+main.add_command(token)
 
 
 def _with_settings(command: Any) -> Any:
@@ -59,13 +64,14 @@ def serve(config: Path | None, **given: Any) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
     flags = {name: value for name, value in given.items() if value is not None and value != ()}
+    read = partial(read_settings, flags, dict(os.environ), config)
     try:
-        settings = read_settings(flags, os.environ, config)
+        settings = read()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, _announce))
+            runner.run(run(settings, _announce, read))
     except SettingError as e:
         _end(EXIT_SETTINGS, e)
-    except StartError as e:
+    except (StartError, TokenError) as e:
         _end(EXIT_START, e)
 
 

@@ -10,13 +10,14 @@ from contextlib import ExitStack, suppress
 
 from sessiond import __version__
 from sessiond.clock import AdjustableClock, Clock
-from sessiond.config import Settings, hosts
+from sessiond.config import Settings, hosts, tokens_path
 from sessiond.engines import Options, open_engine
 from sessiond.http.address import Listen, open_address
 from sessiond.http.app import HttpApp
-from sessiond.http.auth import ANONYMOUS
+from sessiond.reload import Reload
 from sessiond.store import Store
 from sessiond.sweeper import sweep_for_ever
+from sessiond.token_file import Watch
 
 log = logging.getLogger("sessiond")
 
@@ -24,26 +25,31 @@ EXIT_STORAGE = 70
 """The exit code after a failed fsync: what is on disk is known only after a fresh start (EX_SOFTWARE, sysexits.h)."""
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Runs the daemon until SIGTERM or SIGINT. `announce` is given the one line of the start.
+async def serve(settings: Settings, announce: Callable[[str], None], reread: Callable[[], Settings]) -> None:
+    """Runs the daemon until SIGTERM or SIGINT. `announce` is given the one line of the start; `reread` reads the
+    settings again, on SIGHUP.
 
-    Raises SettingError or StartError when it cannot start. Ends the process with EXIT_STORAGE when the storage breaks.
+    Raises SettingError, TokenError or StartError when it cannot start. Ends the process with EXIT_STORAGE when the storage breaks.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    watch = Watch(tokens_path(settings))
     clock = AdjustableClock() if settings.adjustable_clock else Clock()
     options = Options(settings.cache, settings.durability == "relaxed", _end_now)
     engine = await open_engine(settings.data, options)
-    store = Store(engine, clock, {ANONYMOUS: settings.policy()})
+    store = Store(engine, clock, settings.policies(watch.tokens))
     try:
-        app = HttpApp(store, hosts(settings))
+        app = HttpApp(store, hosts(settings), lambda: watch.tokens)
+        reload = Reload(settings, reread, watch, store, app)
         runner = app.runner(settings.drain / 1000)
         await runner.setup()
         sockets = ExitStack()  # the files of unix sockets, which go when nobody listens there any more
+        loop.add_signal_handler(signal.SIGHUP, reload.read_settings)
         sweeper = asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000))
+        watcher = asyncio.create_task(reload.watch_for_ever())
         try:
             urls = [await open_address(runner, Listen.read(text), sockets) for text in settings.listen]
             announce(
@@ -57,9 +63,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             log.info("stopping")
         finally:
             store.stopping = True
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            for task in (sweeper, watcher):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.drain / 1000):
                     for site in list(runner.sites):
@@ -69,7 +76,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                     await runner.cleanup()
     finally:
         await store.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # who asks twice gets the same end, and the same exit code
 

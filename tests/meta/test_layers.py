@@ -14,9 +14,9 @@ CLIENT = ROOT / "client" / "python" / "sessiond_client"
 FLOORS = [
     {"errors", "clock", "metrics"},
     {"codec"},
-    {"calls"},
+    {"calls", "tokens"},
     {"record"},
-    {"vault", "engine"},
+    {"vault", "engine", "token_file"},
     {"engines"},
     {"engines.memory", "engines.sqlite.cache", "engines.sqlite.schema"},
     {"engines.sqlite.file"},
@@ -28,6 +28,7 @@ FLOORS = [
     {"http.openapi"},
     {"http.app"},
     {"config"},
+    {"reload", "cli_token"},
     {"server"},
     {"cli"},
     {"__main__"},
@@ -37,7 +38,7 @@ FLOORS = [
 DOORS = {
     "aiohttp": {f"http.{name}" for name in ("address", "app", "auth", "listener", "problem", "rest", "stream")},
     "aiosqlite": {"engines.sqlite.file"},
-    "click": {"cli"},
+    "click": {"cli", "cli_token"},
     "msgpack": {"codec"},
     "msgspec": {"codec"},
     "prometheus_client": {"http.exposition"},
