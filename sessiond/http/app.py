@@ -114,7 +114,7 @@ class HttpApp:
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: exposition.CONTENT_TYPE})
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        body = codec.to_json(document(self._store.policy(request[GRANT].namespace)))
+        body = codec.to_json(document(self._store.policy(request[GRANT].namespace), request[GRANT].token is not None))
         return web.Response(body=body, content_type="application/json")
 
     async def _clock(self, request: web.Request) -> web.Response:
