@@ -97,9 +97,10 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __contains__(self, token: Token) -> bool:
-        """Whether it is here just as it is there: one that was altered since is another."""
-        return self._by_id.get(token.id) == token
+    def holds(self, token: Token, now: int) -> bool:
+        """Whether a token that was found once is valid now for the same: a rotation may have brought its end nearer."""
+        kept = self._by_id.get(token.id, _NOBODY)
+        return kept.is_valid(now) and codec.replace(kept, expires_at=token.expires_at) == token
 
     def find(self, text: str, now: int) -> Token | None:
         """The token that this is the text of, if it is valid now.
@@ -107,7 +108,8 @@ class Tokens:
         Found by its id, which is no secret, and then compared in constant time. One that is not there is compared too,
         so that the time tells nothing.
         """
-        token = self._by_id.get(text.split("_", 2)[1] if text.count("_") > 1 else "", _NOBODY)
+        ident = text.partition("_")[2].partition("_")[0]
+        token = self._by_id.get(ident, _NOBODY)
         is_same = hmac.compare_digest(token.hash, hash_of(text))
         return token if is_same and token is not _NOBODY and token.is_valid(now) else None
 

@@ -79,8 +79,7 @@ class Guard:
         current = self._current()
         if grant.token is None or current is None:
             return grant.token is None and current is None
-        is_valid = grant.token in current and grant.token.is_valid(self._store.clock.now())
-        return is_valid and self._store.has(grant.namespace)
+        return current.holds(grant.token, self._store.clock.now()) and self._store.has(grant.namespace)
 
     def _admit(self, request: web.Request) -> Grant:
         current = self._current()
