@@ -141,7 +141,11 @@ def revoke(which: str, **where: str | None) -> None:
 @_at_file
 def list_(as_json: bool, **where: str | None) -> None:
     """Show the tokens; never their texts, which nobody has any more."""
-    found = _do(lambda: token_file.read(_path(where))) or Tokens()
+    path = _path(where)
+    found = _do(lambda: token_file.read(path))
+    if found is None:
+        click.echo(f"There are no tokens in {path}: the daemon asks nobody for one.", err=True)
+        found = Tokens()
     now = Clock().now()
     if as_json:
         click.echo(codec.to_json([_plain(each, now) for each in found]), nl=False)

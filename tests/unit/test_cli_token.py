@@ -70,7 +70,11 @@ def test_the_list_is_for_people_and_for_programs(data: str) -> None:
     assert second.endswith("never")
     assert listed[0] == {name: value for name, value in made.items() if name != "token"}
     assert [each["name"] for each in listed] == ["shop", "root"]
-    assert sessiond("token", "list", "--json", "--data", f"{data}.other")[1] == "[]\n"
+    assert sessiond("token", "list", "--json", "--data", f"{data}.other") == (
+        0,
+        "[]\n",
+        f"There are no tokens in {data}.other.tokens: the daemon asks nobody for one.\n",
+    )
 
 
 def test_rotating_and_revoking(data: str) -> None:
