@@ -29,7 +29,8 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
     """Runs the daemon until SIGTERM or SIGINT. `announce` is given the one line of the start; `reread` reads the
     settings again, on SIGHUP.
 
-    Raises SettingError, TokenError or StartError when it cannot start. Ends the process with EXIT_STORAGE when the storage breaks.
+    Raises SettingError, TokenError or StartError when it cannot start. Ends the process with EXIT_STORAGE when the
+    storage breaks.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -136,7 +136,7 @@ def grant(token: Token, namespace: str | None) -> Grant | None:
 
 @lru_cache(maxsize=128)
 def _actions(scopes: tuple[Scope, ...]) -> frozenset[str]:
-    """Remembered, because every request asks: 0.1 µs instead of 2.8."""
+    """Remembered, because every request asks."""
     return frozenset(action for action, needed in NEEDS.items() if needed <= {*scopes})
 
 

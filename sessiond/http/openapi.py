@@ -21,6 +21,7 @@ def document(policy: Policy, asks_for_token: bool = False) -> dict[str, Any]:
             item["parameters"] = [*item.get("parameters", ()), _ref("parameters", "namespace")]
         if path in OPEN_PATHS:
             item["get"]["security"] = []
+            del item["get"]["responses"]["401"]
     return {
         "openapi": "3.1.0",
         "info": {

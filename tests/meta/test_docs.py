@@ -9,7 +9,7 @@ from aiohttp import web
 
 import sessiond_client
 from sessiond.calls import Policy
-from sessiond.config import SETTINGS
+from sessiond.config import POLICY, SETTINGS
 from sessiond.http import openapi, problem, wire
 from sessiond.tokens import NEEDS
 
@@ -37,6 +37,15 @@ def test_every_setting_is_documented_with_its_default() -> None:
             (name, name.replace("_", "-"), f"SESSIOND_{name.upper()}", f"`{default}`" if default else "none")
         )
     assert expected == rows
+
+
+def test_every_setting_of_a_namespace_is_documented() -> None:
+    """The page of settings says which of them a namespace may have of its own."""
+    paragraph = (
+        (ROOT / "docs" / "settings.md").read_text().partition("**Namespaces.**")[2].partition("What it does not")[0]
+    )
+
+    assert list(POLICY) == re.findall(r"`(\w+)`", paragraph)
 
 
 def test_every_verb_and_its_arguments_are_documented() -> None:
