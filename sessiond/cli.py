@@ -1,10 +1,11 @@
-"""The command line: `sessiond serve`, `rekey`, `key new`. The one door to click."""
+"""The command line: `sessiond serve`, `rekey`, `key new`, and beside them `sessiond token`. With cli_token, the one door to click."""
 
 import asyncio
 import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -12,9 +13,10 @@ import click
 import uvloop
 
 from sessiond import __version__
+from sessiond.cli_token import token
 from sessiond.config import SETTINGS, Settings, flag, read_settings
 from sessiond.engines.sqlite.seals import Progress
-from sessiond.errors import SettingError, StartError
+from sessiond.errors import SettingError, StartError, TokenError
 from sessiond.keyring import new_line
 from sessiond.rekey import rekey as run_rekey
 from sessiond.server import EXIT_STORAGE
@@ -29,6 +31,9 @@ T = TypeVar("T")
 @click.version_option(__version__, message="sessiond %(version)s")
 def main() -> None:
     """One small daemon gives every web process the same sessions."""
+
+
+main.add_command(token)
 
 
 def _with_settings(command: Any) -> Any:
@@ -72,7 +77,7 @@ def serve(config: Path | None, **given: Any) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S%z",
     )
-    _run(lambda settings: run(settings, _announce), config, given)
+    _run(lambda settings, reread: run(settings, _announce, reread), config, given)
 
 
 @main.command()
@@ -86,7 +91,7 @@ def rekey(config: Path | None, **given: Any) -> None:
     and at the end which lines the list no longer needs. Stopping it does not stop the work. Without a daemon, the
     command does the work itself.
     """
-    end, spare = _run(lambda settings: run_rekey(settings, _show, _break), config, given)
+    end, spare = _run(lambda settings, _: run_rekey(settings, _show, _break), config, given)
     click.echo(f"Every row is sealed under {end.current}.")
     if end.damaged:
         click.echo(f"{end.damaged} rows opened under no key of the list: they were damaged before, and were left.")
@@ -117,16 +122,21 @@ def new() -> None:
     click.echo(new_line())
 
 
-def _run(work: Callable[[Settings], Coroutine[Any, Any, T]], config: Path | None, given: dict[str, Any]) -> T:
-    """Runs `work` with the settings from all their sources; what it refuses ends the process in a sentence."""
+def _run(
+    work: Callable[[Settings, Callable[[], Settings]], Coroutine[Any, Any, T]],
+    config: Path | None,
+    given: dict[str, Any],
+) -> T:
+    """Runs `work` with the settings from all their sources, and with what reads them again; what it refuses ends the process in a sentence."""
     flags = {name: value for name, value in given.items() if value is not None and value != ()}
+    read = partial(read_settings, flags, dict(os.environ), config)
     try:
-        settings = read_settings(flags, os.environ, config)
+        settings = read()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(work(settings))
+            return runner.run(work(settings, read))
     except SettingError as e:
         _end(EXIT_SETTINGS, e)
-    except StartError as e:
+    except (StartError, TokenError) as e:
         _end(EXIT_START, e)
 
 

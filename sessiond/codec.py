@@ -72,6 +72,16 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.encode(value) + b"\n"
 
 
+def to_readable_json(value: Any) -> bytes:
+    """JSON over several lines, for files that people look into."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def json_reader_of(kind: type[V]) -> Callable[[bytes], V]:
+    """Reads JSON that is a value of that kind, name by name; ValueError says where it is anything else."""
+    return msgspec.json.Decoder(kind).decode
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object from a header or a small request. ValueError for anything else."""
     try:

@@ -4,10 +4,11 @@ A flag goes before the environment, that before the file, that before the defaul
 test compares.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -15,11 +16,16 @@ from typing import Any, get_args
 from sessiond.calls import DAY, Policy, WhenUserFull
 from sessiond.errors import SettingError
 from sessiond.http.address import Listen
+from sessiond.tokens import DEFAULT_NAMESPACE, NAMESPACE_RULE, Tokens, check_namespace
+
+POLICY = Policy.__struct_fields__
+"""The settings that a namespace may have of its own, and that SIGHUP reads again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon runs with. Durations in ms, sizes in bytes. `allowed_hosts` empty: see docs/settings.md."""
+    """What the daemon runs with. Durations in ms, sizes in bytes. `allowed_hosts` and `tokens` empty: see
+    docs/settings.md. `namespaces`: the policies of those that have a table in the file."""
 
     listen: tuple[str, ...]
     data: str
@@ -39,18 +45,17 @@ class Settings:
     drain: int
     adjustable_clock: bool
     encryption_keys: str | None
+    tokens: str = ""
+    namespaces: Mapping[str, Policy] = field(default_factory=dict)
 
     def policy(self) -> Policy:
-        return Policy(
-            ttl=self.ttl,
-            max_ttl=self.max_ttl,
-            lifetime=self.lifetime,
-            max_data=self.max_data,
-            max_sessions_per_user=self.max_sessions_per_user,
-            when_user_full=self.when_user_full,
-            max_sessions=self.max_sessions,
-            max_bytes=self.max_bytes,
-        )
+        """That of every namespace that sets nothing else."""
+        return Policy(**{name: getattr(self, name) for name in POLICY})
+
+    def policies(self, tokens: Tokens | None) -> dict[str, Policy]:
+        """Every namespace that there is: the default one, those with a table, and those that a token is bound to."""
+        bound = set() if tokens is None else tokens.namespaces()
+        return {**dict.fromkeys([DEFAULT_NAMESPACE, *sorted(bound)], self.policy()), **self.namespaces}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,14 @@ def key_list(value: object) -> str | None:
     return value
 
 
+def token_path(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("it is the path of a file")
+    return value.strip()
+
+
 def durability(value: object) -> str:
     if value not in ("full", "relaxed"):
         raise ValueError("it is full or relaxed")
@@ -213,13 +226,18 @@ SETTINGS: dict[str, Setting] = {
     "encryption_keys": Setting(
         None, key_list, "A file with the keys under which sessions rest; `sessiond key new` prints one.", "PATH"
     ),
+    "tokens": Setting(None, token_path, "The file of access tokens; unless set, DATA.tokens beside the data.", "PATH"),
 }
 
 
-def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> Settings:
+def read_settings(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None, *, guarded: bool | None = None
+) -> Settings:
     """The settings from all their sources. SettingError names the setting, its source and what would be right.
 
-    `flags`: those that were given. `file`: a TOML file, or None for that named by SESSIOND_CONFIG, if any.
+    `flags`: those that were given. `file`: a TOML file, or None for that named by SESSIOND_CONFIG, if any. `guarded`:
+    whether everybody is asked for a token, so that other machines may reach the daemon; None: whether there is a file
+    of tokens.
     """
     if file is None and (named := environment.get("SESSIOND_CONFIG")):
         file = Path(named)
@@ -240,7 +258,51 @@ def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file
     for variable in environment:
         if variable.startswith("SESSIOND_") and (meant := _misspelt(variable.removeprefix("SESSIOND_").lower())):
             raise SettingError(f"there is no setting {variable}; did you mean SESSIOND_{meant.upper()}?")
-    return _together(Settings(**values))
+    settings = Settings(**values)
+    _check_policy(settings.policy())
+    tables = in_file.get("namespaces", {})
+    settings = replace(settings, namespaces={name: _namespace(name, tables[name], values, file) for name in tables})
+    if guarded is None:
+        path = tokens_path(settings)
+        guarded = path is not None and os.path.exists(path)
+    return _together(settings, guarded)
+
+
+def _namespace(name: str, table: Mapping[str, Any], values: Mapping[str, Any], file: Path | None) -> Policy:
+    """What the table [namespaces.NAME] makes of the settings above it."""
+    where = f"[namespaces.{name}] in {file}"
+    own = {}
+    for key, value in table.items():
+        if key not in POLICY:
+            raise SettingError(
+                f"{where} sets {key}, which no namespace has of its own; it may set {', '.join(POLICY)}."
+            )
+        try:
+            own[key] = SETTINGS[key].read(value)
+        except ValueError as e:
+            raise SettingError(f"{key} of {where} cannot be {_text(value)!r}: {e}.") from e
+    policy = Policy(**{key: own.get(key, values[key]) for key in POLICY})
+    _check_policy(policy, f"in {where}, ")
+    return policy
+
+
+def tokens_path(settings: Settings) -> Path | None:
+    """Where the tokens are, or would be; None where data that is no file has none beside it."""
+    if settings.tokens:
+        return Path(settings.tokens)
+    scheme, colon, rest = settings.data.partition(":")
+    if colon and scheme != "sqlite":
+        return None
+    return Path((rest.removeprefix("//") if colon else scheme) + ".tokens")
+
+
+def needing_restart(now: Settings, then: Settings) -> list[str]:
+    """The settings that differ and are read at start only."""
+    return [name for name in SETTINGS if name not in POLICY and getattr(now, name) != getattr(then, name)]
+
+
+_OF_CLIENTS = ("url", "token")
+"""What our clients read from the environment, which they may share with the daemon."""
 
 
 def _misspelt(name: str) -> str | None:
@@ -250,7 +312,7 @@ def _misspelt(name: str) -> str | None:
     clients and apps have names of their own.
     """
     known = [*SETTINGS, "config"]
-    return None if name in known else next(iter(get_close_matches(name, known, 1, 0.75)), None)
+    return None if name in known or name in _OF_CLIENTS else next(iter(get_close_matches(name, known, 1, 0.75)), None)
 
 
 def flag(name: str) -> str:
@@ -265,28 +327,45 @@ def _read_file(file: Path) -> dict[str, Any]:
         raise SettingError(f"the settings file {file} cannot be read: {e.strerror}.") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise SettingError(f"the settings file {file} is not TOML: {e}.") from e
-    for name in values:
-        if name not in SETTINGS:
+    for name, value in values.items():
+        if name == "namespaces":
+            _check_tables(file, value)
+        elif name not in SETTINGS:
             meant = get_close_matches(name.replace("-", "_"), SETTINGS, 1)
             hint = f"did you mean {meant[0]}?" if meant else "sessiond serve --help lists them."
             raise SettingError(f"{file} sets {name}, which is no setting; {hint}")
     return values
 
 
-def _together(settings: Settings) -> Settings:
-    """The rules that hold between settings."""
-    if settings.ttl > settings.max_ttl:
+def _check_tables(file: Path, tables: object) -> None:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise SettingError(f"{file} sets namespaces to a value; give each a table: [namespaces.NAME].")
+    for name in tables:
+        try:
+            check_namespace(name)
+        except ValueError as e:
+            raise SettingError(f"{file} has a table [namespaces.{name}]: {NAMESPACE_RULE}.") from e
+
+
+def _check_policy(policy: Policy, where: str = "") -> None:
+    """The rules that hold between the settings of a namespace."""
+    if policy.ttl > policy.max_ttl:
         raise SettingError(
-            f"ttl, {settings.ttl / 1000:g} s, is longer than max_ttl, {settings.max_ttl / 1000:g} s: "
+            f"{where}ttl, {policy.ttl / 1000:g} s, is longer than max_ttl, {policy.max_ttl / 1000:g} s: "
             "lower the one or raise the other."
         )
-    if settings.max_data > MAX_DATA:
-        raise SettingError("max_data is over 15MiB, and one message of the stream holds 16MiB: lower it.")
+    if policy.max_data > MAX_DATA:
+        raise SettingError(f"{where}max_data is over 15MiB, and one message of the stream holds 16MiB: lower it.")
+
+
+def _together(settings: Settings, guarded: bool) -> Settings:
+    """The rules that hold between settings."""
     for listen in map(Listen.read, settings.listen):
-        if not listen.is_local and not settings.allow_anonymous:
+        if not listen.is_local and not settings.allow_anonymous and not guarded:
             raise SettingError(
                 f"listen is {listen.address}, where other machines can reach it, and nobody is asked who they "
-                "are. Listen on 127.0.0.1, or, if the network itself is trusted, add --allow-anonymous."
+                "are. Make a token (`sessiond token add`), listen on 127.0.0.1, or, if the network itself is trusted, "
+                "add --allow-anonymous."
             )
         if not listen.is_local and settings.adjustable_clock:
             raise SettingError("adjustable_clock is for tests on this machine: listen on 127.0.0.1 with it.")

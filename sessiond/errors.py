@@ -4,6 +4,7 @@
     ├── Refused      the call is wrong: the caller's fault, repeated it is refused again
     ├── SettingError the settings are wrong: the operator's fault, told at start
     ├── StartError   the daemon cannot start: a taken port, a locked or foreign file
+    ├── TokenError   tokens are not as asked for, or their file cannot be used: the operator's fault
     └── Damaged      a stored row is not what was written, or cannot be read
 
 A missing session, a conflict or an existing key is an answer (`record.Answer`), never an error.
@@ -29,6 +30,10 @@ class SettingError(SessiondError):
 
 class StartError(SessiondError):
     """The daemon cannot start. The text says why and what to do."""
+
+
+class TokenError(SessiondError):
+    """Access tokens that cannot be made, found or read. The text says why and what to do; it holds no secret."""
 
 
 class Damaged(SessiondError):

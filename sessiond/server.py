@@ -10,16 +10,16 @@ from contextlib import ExitStack, suppress
 
 from sessiond import __version__
 from sessiond.clock import AdjustableClock, Clock
-from sessiond.config import Settings, hosts
+from sessiond.config import Settings, hosts, tokens_path
 from sessiond.engines import Options, open_engine
-from sessiond.errors import SettingError, StartError
 from sessiond.http.address import Listen, open_address
 from sessiond.http.app import HttpApp
-from sessiond.http.auth import ANONYMOUS
 from sessiond.keyring import read_vault
+from sessiond.reload import Reload
 from sessiond.store import Store
 from sessiond.sweeper import sweep_for_ever
 from sessiond.timekeeper import keep_time_for_ever
+from sessiond.token_file import Watch
 
 log = logging.getLogger("sessiond")
 
@@ -30,16 +30,22 @@ CLOCK_SLACK = 1000
 """ms that a start may find the wall clock behind without a word: so much is NTP's doing, and no clock that was set back."""
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Runs the daemon until SIGTERM or SIGINT. `announce` is given the one line of the start.
+async def serve(settings: Settings, announce: Callable[[str], None], reread: Callable[[], Settings]) -> None:
+    """Runs the daemon until SIGTERM or SIGINT. `announce` is given the one line of the start; `reread` reads the
+    settings again, on SIGHUP.
 
-    Raises SettingError or StartError when it cannot start. Ends the process with EXIT_STORAGE when the storage breaks.
+    Raises SettingError, TokenError or StartError when it cannot start. Ends the process with EXIT_STORAGE when the
+    storage breaks.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    hang_up = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+
+    watch = Watch(tokens_path(settings))
     vault = read_vault(settings.encryption_keys)
     options = Options(settings.cache, settings.durability == "relaxed", _end_now, vault)
     engine = await open_engine(settings.data, options)
@@ -51,18 +57,18 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             behind / 1000,
             engine.place,
         )
-    store = Store(engine, clock, {ANONYMOUS: settings.policy()})
-    hang_ups = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, hang_ups.set)
-    reader = asyncio.create_task(_read_again(store, settings, hang_ups))
+    store = Store(engine, clock, settings.policies(watch.tokens))
     try:
-        app = HttpApp(store, hosts(settings))
+        app = HttpApp(store, hosts(settings), lambda: watch.tokens)
+        reload = Reload(settings, reread, watch, store, app)
         runner = app.runner(settings.drain / 1000)
         await runner.setup()
         sockets = ExitStack()  # the files of unix sockets, which go when nobody listens there any more
         chores = [
             asyncio.create_task(sweep_for_ever(store, settings.sweep_interval / 1000)),
             asyncio.create_task(keep_time_for_ever(store)),
+            asyncio.create_task(reload.watch_for_ever()),
+            asyncio.create_task(reload.obey_for_ever(hang_up)),
         ]
         try:
             urls = [await open_address(runner, Listen.read(text), sockets) for text in settings.listen]
@@ -89,31 +95,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                     await app.stop()
                     await runner.cleanup()
     finally:
-        reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
         await store.close()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # who asks twice gets the same end, and the same exit code
-
-
-async def _read_again(store: Store, settings: Settings, hang_ups: asyncio.Event) -> None:
-    """At each SIGHUP reads the key list anew. One that cannot be used is told in the log, and the old one stays."""
-    while True:
-        await hang_ups.wait()
-        hang_ups.clear()
-        if settings.encryption_keys is None:
-            log.info("there is no key list to read again: encryption_keys is not set")
-            continue
-        try:
-            vault = read_vault(settings.encryption_keys)
-            await store.adopt(vault)
-            log.info("read the key list again: %s comes first", vault.current)
-        except (SettingError, StartError) as e:
-            log.error("the key list stays as it was: %s", e)
-        except Exception:
-            log.exception("the key list stays as it was")
 
 
 def _end_now(text: str) -> None:

@@ -53,7 +53,15 @@ class Store:
         self._policies = dict(policies)
 
     def policy(self, namespace: str) -> Policy:
+        """KeyError for a namespace that does not exist."""
         return self._policies[namespace]
+
+    def has(self, namespace: str) -> bool:
+        return namespace in self._policies
+
+    def govern(self, policies: Mapping[str, Policy]) -> None:
+        """From now on these namespaces exist, each with its policy. What lives in others rests until it expires."""
+        self._policies = dict(policies)
 
     @property
     def engine_figures(self) -> EngineFigures:
@@ -74,7 +82,7 @@ class Store:
     async def living(self) -> dict[str, int]:
         """How many sessions live in each namespace that could be asked. Not counted among the calls: nobody called."""
         numbers = {}
-        for namespace in self._policies:
+        for namespace in list(self._policies):
             (answer,) = await execute(self._engine.lane(), [Count(namespace, None)], self.clock.now())
             if isinstance(answer.value, int):
                 numbers[namespace] = answer.value

@@ -10,9 +10,9 @@ export interface SessiondStoreOptions {
   url?: string | readonly string[];
   /** The same as `url`. */
   urls?: string | readonly string[];
-  /** The daemon's token, which also decides the namespace. */
+  /** The daemon's token, which also decides the namespace. Default: `SESSIOND_TOKEN`, else none. */
   token?: string;
-  /** The namespace of the token, for people to read. Without a token there is only `default`. */
+  /** Whose sessions, for an admin's token, which has no namespace of its own. Default: the token's, or `default`. */
   namespace?: string;
   /** Options for TLS, as `tls.connect` takes them, such as `ca`. */
   tls?: { [name: string]: unknown };
@@ -132,9 +132,9 @@ export class DeadlineExceeded extends Unavailable {}
 export class Failed extends Unavailable {
   readonly code: string;
 }
-/** The daemon refused the connection for its credentials. */
+/** The daemon refused the connection, or this call, for its credentials; nothing was changed. */
 export class AuthError extends SessiondError {
-  /** The daemon's HTTP status: 401 or 403. */
+  /** 401 for a token that is not valid, 403 for one that may not do this. */
   readonly answered: number;
 }
 /** An argument, an option or the session itself is wrong. */

@@ -1,7 +1,7 @@
 """The HTTP application: the routes together, and the one place where a refusal or a fault becomes an answer."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiohttp import hdrs, web
 
@@ -9,25 +9,28 @@ from sessiond import codec
 from sessiond.clock import AdjustableClock
 from sessiond.errors import Refused
 from sessiond.http import exposition
-from sessiond.http.auth import ANONYMOUS, Guard
+from sessiond.http.auth import GRANT, Guard, require
 from sessiond.http.listener import PAYLOAD_ERRORS, Handler, Runner
 from sessiond.http.openapi import document
 from sessiond.http.problem import problem
-from sessiond.http.rest import NAMESPACE, Rest, check_length, read_body
+from sessiond.http.rest import Rest, check_length, read_body
 from sessiond.http.stream import Streams
 from sessiond.store import Store
+from sessiond.tokens import Tokens
 
 log = logging.getLogger("sessiond")
 
 
 class HttpApp:
-    """`hosts`: the names that a Host header may hold; None: any."""
+    """`hosts`: the names that a Host header may hold; None: any. `tokens` answers the tokens that there are now; None:
+    nobody is asked for one."""
 
-    def __init__(self, store: Store, hosts: Iterable[str] | None) -> None:
+    def __init__(
+        self, store: Store, hosts: Iterable[str] | None, tokens: Callable[[], Tokens | None] = lambda: None
+    ) -> None:
         self._store = store
-        self._guard = Guard(hosts)
+        self._guard = Guard(store, hosts, tokens)
         self._streams = Streams(store)
-        self._document = codec.to_json(document(store.policy(ANONYMOUS)))
 
         self._app = web.Application()
         self._app.add_routes(Rest(store).routes())
@@ -49,6 +52,10 @@ class HttpApp:
     async def stop(self) -> None:
         """Lets every stream finish what it was asked, and closes it."""
         await self._streams.stop()
+
+    def recheck(self) -> None:
+        """Ends the streams that would not be opened any more: their token was revoked, or has expired."""
+        self._streams.end_unless(self._guard.holds)
 
     async def _answer(self, handler: Handler, request: web.Request) -> web.StreamResponse:
         response = await self._respond(handler, request)
@@ -83,15 +90,15 @@ class HttpApp:
 
     def _admit(self, request: web.Request) -> None:
         """Refuses what no route would take, before 100 Continue asks for its body."""
-        request[NAMESPACE] = namespace = self._guard.check(request)
+        request[GRANT] = grant = self._guard.check(request)
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             raise Refused("expectation", "Only 100-continue can be expected.")
-        check_length(request, self._store.policy(namespace))
+        check_length(request, self._store.policy(grant.namespace))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self._store.stopping:
             raise Refused("stopping", "The daemon is stopping; ask another, or again in a moment.")
-        return await self._streams.serve(request, request[NAMESPACE])
+        return await self._streams.serve(request, request[GRANT])
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="alive\n")
@@ -102,18 +109,21 @@ class HttpApp:
         return web.Response(text="ready\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        require(request[GRANT], "metrics")
         body = exposition.exposition(self._store, await self._store.living(), self._streams.number)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: exposition.CONTENT_TYPE})
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._document, content_type="application/json")
+        body = codec.to_json(document(self._store.policy(request[GRANT].namespace), request[GRANT].token is not None))
+        return web.Response(body=body, content_type="application/json")
 
     async def _clock(self, request: web.Request) -> web.Response:
         """For tests: moves the clock forward."""
+        require(request[GRANT], "clock")
         clock = self._store.clock
         assert isinstance(clock, AdjustableClock)
         try:
-            body = await read_body(request, self._store.policy(request[NAMESPACE]))
+            body = await read_body(request, self._store.policy(request[GRANT].namespace))
             ms = codec.json_object(body.decode())["advance_ms"]
             if type(ms) is not int or not 0 <= ms <= 10**14:
                 raise ValueError

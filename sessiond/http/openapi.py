@@ -3,6 +3,7 @@
 from typing import Any
 
 from sessiond.calls import DAY, DEFAULT_PAGE, MAX_GRACE, MAX_META_ENTRIES, MAX_PAGE, MAX_USER_BYTES, Policy
+from sessiond.http.auth import NAMESPACE, OPEN_PATHS
 from sessiond.http.problem import CONTENT_TYPE as PROBLEM_TYPE
 from sessiond.http.problem import TITLES
 from sessiond.http.rest import CREATED_AT, DEADLINE, EXPIRES_AT, MEDIA_TYPES, META, TTL, USER
@@ -11,9 +12,16 @@ LONGEST = 100_000 * DAY
 """The longest lifetime, in ms: calls.check_lifetime."""
 
 
-def document(policy: Policy) -> dict[str, Any]:
+def document(policy: Policy, asks_for_token: bool = False) -> dict[str, Any]:
     from sessiond import __version__
 
+    paths = _paths(policy)
+    for path, item in paths.items():
+        if path.startswith("/v1/sessions"):
+            item["parameters"] = [*item.get("parameters", ()), _ref("parameters", "namespace")]
+        if path in OPEN_PATHS:
+            item["get"]["security"] = []
+            del item["get"]["responses"]["401"]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -24,11 +32,13 @@ def document(policy: Policy) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "paths": _paths(policy),
+        "paths": paths,
+        "security": [{"token": []}] if asks_for_token else [],
         "components": {
             "schemas": _SCHEMAS,
             "responses": _PROBLEMS,
             "headers": _HEADERS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "parameters": _parameters(policy),
         },
     }
@@ -171,8 +181,8 @@ def _operation(
     return operation
 
 
-_ANYWHERE = ("400", "403", "413", "414", "415", "417", "421", "431", "503")
-"""Answers to what is wrong with any request: its headers, its address, the length of its body."""
+_ANYWHERE = ("400", "401", "403", "413", "414", "415", "417", "421", "431", "503")
+"""Answers to what is wrong with any request: its token, its headers, its address, the length of its body."""
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:
@@ -313,6 +323,9 @@ def _parameters(policy: Policy) -> dict[str, Any]:
             "description": "Everyone's; must be true.",
         },
         "except": text("except", "query", session, "The session to spare."),
+        "namespace": text(
+            NAMESPACE, "header", {"format": "namespace"}, "Whose sessions, for an admin's token; default unless named."
+        ),
         "user_header": text(
             USER, "header", {"format": "percent-encoded-user"}, "The owner, percent-encoded; empty takes it away."
         ),

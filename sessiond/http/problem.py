@@ -27,7 +27,9 @@ STATUSES = {
     "expectation": 417,
     "misdirected": 421,
     "headers_too_large": 431,
+    "unauthorized": 401,
     "browser_request": 403,
+    "forbidden": 403,
     "internal": 500,
     "integrity": 503,
     "not_ready": 503,
@@ -41,6 +43,7 @@ STATUSES = {
 
 TITLES = {
     400: "Bad request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
@@ -68,6 +71,8 @@ CONFLICT_TEXT = "The session has another version by now: the ETag is that of the
 def problem(code: str, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """`text`: one sentence for people, made of our own words only."""
     status = STATUSES.get(code, 400)
+    if status == 401:
+        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}  # RFC 9110 §15.5.2 wants it with every 401
     body = {
         "type": f"urn:sessiond:problem:{code}",
         "title": TITLES[status],

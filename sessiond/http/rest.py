@@ -37,11 +37,10 @@ from sessiond.calls import (
 )
 from sessiond.engine import Entry
 from sessiond.errors import Refused
+from sessiond.http.auth import GRANT, require
 from sessiond.http.problem import of_answer
 from sessiond.record import Answer, Record
 from sessiond.store import Store
-
-NAMESPACE = web.RequestKey("namespace", str)
 
 MEDIA_TYPES = {
     codec.JSON: "application/json",
@@ -93,7 +92,7 @@ class Rest:
         return [web.route(*row) for row in table]
 
     async def create(self, request: web.Request) -> web.Response:
-        namespace, policy = self._namespace(request)
+        namespace, policy = self._namespace(request, "create")
         query = _query(request, {"ttl", "lifetime"})
         ttl, lifetime = _ttl_and_lifetime(query, policy)
         user, meta = _owner(request)
@@ -107,7 +106,7 @@ class Rest:
         return _json(body, 201, {**_state(record), "Location": f"/v1/sessions/{_handle(address[1])}"})
 
     async def get(self, request: web.Request) -> web.Response:
-        address, policy = self._session(request)
+        address, policy = self._session(request, "get with renew" if "renew" in request.query else "get")
         query = _query(request, {"renew"}, {hdrs.IF_NONE_MATCH})
         renew = query.get("renew")
         ms = check_ttl(_ms(renew), policy) if renew not in (None, "true") else None
@@ -127,7 +126,7 @@ class Rest:
         return web.Response(body=data, content_type=MEDIA_TYPES[format], headers=headers)
 
     async def set(self, request: web.Request) -> web.Response:
-        address, policy = self._session(request)
+        address, policy = self._session(request, "set")
         query = _query(request, {"ttl", "lifetime"}, {hdrs.IF_MATCH, hdrs.IF_NONE_MATCH})
         when = _condition(request)
         ttl, lifetime = _ttl_and_lifetime(query, policy)
@@ -144,7 +143,7 @@ class Rest:
         return web.Response(status=201 if record.version == 1 else 204, headers=_state(record))
 
     async def patch(self, request: web.Request) -> web.Response:
-        address, policy = self._session(request)
+        address, policy = self._session(request, "patch")
         query = _query(request, {"ttl"})
         ttl = check_ttl(_ms(query.get("ttl")), policy)
         user, meta = _owner(request)
@@ -154,13 +153,13 @@ class Rest:
         return of_answer(answer) if record is None else web.Response(status=204, headers=_state(record))
 
     async def touch(self, request: web.Request) -> web.Response:
-        address, policy = self._session(request)
+        address, policy = self._session(request, "touch")
         query = _query(request, {"ttl"})
         answer, record = await self._ask(Touch(address, check_ttl(_ms(query.get("ttl")), policy)))
         return of_answer(answer) if record is None else web.Response(status=204, headers=_state(record))
 
     async def rotate(self, request: web.Request) -> web.Response:
-        address, _ = self._session(request)
+        address, _ = self._session(request, "rotate")
         query = _query(request, {"grace"})
         grace = check_grace(_ms(query.get("grace"), "bad_grace"))
         sid = secrets.token_urlsafe(32)
@@ -168,13 +167,13 @@ class Rest:
         return of_answer(answer) if record is None else _json({"sid": sid}, 200, _state(record))
 
     async def destroy(self, request: web.Request) -> web.Response:
-        address, _ = self._session(request)
+        address, _ = self._session(request, "destroy")
         _query(request, set())
         answer, _ = await self._ask(Destroy(address))
         return web.Response(status=204) if answer.status == "ok" else of_answer(answer)
 
     async def list(self, request: web.Request) -> web.Response:
-        namespace, _ = self._namespace(request)
+        namespace, _ = self._namespace(request, "list")
         query = _query(request, {"user", "cursor", "limit"})
         limit = check_limit(_whole(query.get("limit")))
         cursor = check_cursor(_from_base64(query["cursor"]) if "cursor" in query else None)
@@ -189,13 +188,13 @@ class Rest:
         return _json(body)
 
     async def count(self, request: web.Request) -> web.Response:
-        namespace, _ = self._namespace(request)
+        namespace, _ = self._namespace(request, "count")
         query = _query(request, {"user"})
         answer, _ = await self._ask(Count(namespace, check_user(query.get("user"))))
         return of_answer(answer) if answer.status != "ok" else _json({"count": answer.value})
 
     async def destroy_all(self, request: web.Request) -> web.Response:
-        namespace, _ = self._namespace(request)
+        namespace, _ = self._namespace(request, "destroy_all of everyone" if "all" in request.query else "destroy_all")
         query = _query(request, {"user", "except", "all"})
         if query.get("all", "true") != "true":
             raise Refused("bad_query", "all is true, or is left out.")
@@ -209,12 +208,14 @@ class Rest:
         answer = await self._store.execute(call)
         return answer, answer.record if answer.status == "ok" else None
 
-    def _namespace(self, request: web.Request) -> tuple[str, Policy]:
-        namespace = request[NAMESPACE]
-        return namespace, self._store.policy(namespace)
+    def _namespace(self, request: web.Request, action: str) -> tuple[str, Policy]:
+        """Where the request may take this action, and by which policy; Refused if it may not."""
+        grant = request[GRANT]
+        require(grant, action)
+        return grant.namespace, self._store.policy(grant.namespace)
 
-    def _session(self, request: web.Request) -> tuple[Address, Policy]:
-        namespace, policy = self._namespace(request)
+    def _session(self, request: web.Request, action: str) -> tuple[Address, Policy]:
+        namespace, policy = self._namespace(request, action)
         return (namespace, _key(request.match_info["session"])), policy
 
 

@@ -15,8 +15,10 @@ from sessiond import codec
 from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call
 from sessiond.errors import Refused
 from sessiond.http import wire
+from sessiond.http.auth import check_call
 from sessiond.record import Answer, failed
 from sessiond.store import Store
+from sessiond.tokens import NEEDS, Grant
 
 SILENCE = 30.0
 """Seconds without a word after which a connection is pinged; half of that later it is closed if no pong came."""
@@ -27,6 +29,9 @@ GROUP_BYTES = 1024 * 1024
 PART = 256
 """Calls of one message that are carried out before what they were answered is sent: 16 MiB of data at the default max_data."""
 
+LAST_WORDS = 5.0
+"""Seconds that a client whose token has ended gets to take its last answers; then the connection is cut."""
+
 MAX_WAITING = 10_000
 """Calls of one connection that may wait for their commit; beyond that the daemon reads no further until some are done."""
 
@@ -36,10 +41,14 @@ _STOPPING = failed("stopping", "The daemon is stopping; ask another, or again in
 
 
 class _Connection:
-    def __init__(self, socket: web.WebSocketResponse, store: Store, namespace: str) -> None:
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse, store: Store, grant: Grant) -> None:
+        self.grant = grant
+        self._request = request
         self._socket = socket
         self._store = store
-        self._namespace = namespace
+        self._namespace = grant.namespace
+        self._may_all = grant.actions >= NEEDS.keys()
+        self.is_ending = False
         self._lane = store.lane()
         self._answers: list[list[Any]] = []
         self._taking = False  # answers that come while calls are being taken are sent by whoever takes them
@@ -55,6 +64,8 @@ class _Connection:
         sender = asyncio.create_task(self._send_for_ever())
         try:
             async for message in self._socket:
+                if self.is_ending:
+                    continue
                 if message.type is not WSMsgType.BINARY:
                     await self._socket.close(code=wire.CLOSE_NOT_BINARY, message=b"messages are binary")
                     break
@@ -81,6 +92,10 @@ class _Connection:
                 await sender
 
     def _take(self, part: list[tuple[int, Call | Refused]]) -> None:
+        if self.is_ending:
+            return  # by the close the client knows that these were not begun
+        if not self._may_all:
+            part = [(seq, self._checked(call)) for seq, call in part]
         seqs: list[int] = []
         calls: list[Call] = []
         for seq, call in part:
@@ -101,6 +116,16 @@ class _Connection:
         self._taking = False
         if self._waiting > MAX_WAITING:
             self._room.clear()
+
+    def _checked(self, call: Call | Refused) -> Call | Refused:
+        """The call, or why the token does not allow it."""
+        if isinstance(call, Refused):
+            return call
+        try:
+            check_call(self.grant, call)
+        except Refused as e:
+            return e
+        return call
 
     def _replier(self, seqs: list[int], calls: list[Call]) -> Callable[[int, Answer], None]:
         def reply(position: int, answer: Answer) -> None:
@@ -137,10 +162,28 @@ class _Connection:
         """
         with suppress(ConnectionError):
             self._answers.append(wire.STOPPING)
-            await self.flush()
-            await self._idle.wait()
-            await self.flush()
-            await self._socket.close(code=wire.CLOSE_STOPPING, message=b"the daemon is stopping")
+            await self._close_behind_answers(wire.CLOSE_STOPPING, b"the daemon is stopping")
+
+    async def end(self) -> None:
+        """Answers what was begun before `is_ending` was set, and closes: the token does not allow more.
+
+        As with `stop`, a call without an answer was not begun.
+        """
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self._close_behind_answers(wire.CLOSE_UNAUTHORIZED, b"the token is not valid any more")
+        except (TimeoutError, ConnectionError):
+            self.cut()
+
+    def cut(self) -> None:
+        if (transport := self._request.transport) is not None:
+            transport.abort()
+
+    async def _close_behind_answers(self, code: int, reason: bytes) -> None:
+        await self.flush()
+        await self._idle.wait()
+        await self.flush()
+        await self._socket.close(code=code, message=reason)
 
 
 def _parts(calls: list[tuple[int, Call | Refused]]) -> Iterator[list[tuple[int, Call | Refused]]]:
@@ -174,17 +217,18 @@ def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
 
 
 class Streams:
-    """All connections, so that they can be told when the daemon stops."""
+    """All connections, so that they can be told when the daemon stops, and ended when their token does."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._connections: set[_Connection] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def number(self) -> int:
         return len(self._connections)
 
-    async def serve(self, request: web.Request, namespace: str) -> web.StreamResponse:
+    async def serve(self, request: web.Request, grant: Grant) -> web.StreamResponse:
         """Upgrades the request and speaks until either side closes. Raises Refused for a wrong handshake."""
         socket = web.WebSocketResponse(
             protocols=(wire.PROTOCOL,),
@@ -199,13 +243,22 @@ class Streams:
                 "bad_handshake", f"This is the stream: upgrade to a WebSocket with sub-protocol {wire.PROTOCOL}."
             )
         await socket.prepare(request)
-        connection = _Connection(socket, self._store, namespace)
+        connection = _Connection(request, socket, self._store, grant)
         self._connections.add(connection)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
         return socket
+
+    def end_unless(self, holds: Callable[[Grant], bool]) -> None:
+        """Ends every connection whose grant does not hold any more."""
+        for connection in self._connections:
+            if not connection.is_ending and not holds(connection.grant):
+                connection.is_ending = True  # now, not when the task begins: nothing may be taken in between
+                task = asyncio.create_task(connection.end())
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
     async def stop(self) -> None:
         await asyncio.gather(*(connection.stop() for connection in self._connections))

@@ -50,6 +50,7 @@ CLOSE_STOPPING = 1001
 CLOSE_NOT_BINARY = 1003
 CLOSE_MALFORMED = 1007
 CLOSE_TOO_LARGE = 1009
+CLOSE_UNAUTHORIZED = 4401  # the private range of RFC 6455 §7.4.2; 401 in HTTP says the same
 
 
 class Malformed(Exception):

@@ -262,6 +262,23 @@ def test_turned_away_while_stopping(clients: Clients) -> None:
     assert caught.value.code == "stopping"
 
 
+@pytest.mark.parametrize("code", [1001, 4401])
+def test_dismissed(clients: Clients, code: int) -> None:
+    """A close that says that nothing more was begun, because the daemon stops or the token has ended, sends the call
+    over a new connection, even if it is one that is not repeated."""
+    said = [frame(code.to_bytes(2, "big"), CLOSE), frame(msgpack.packb([[1, "ok", 1, 2, 3]]))]
+
+    async def dismissing(reader: Any, writer: Any) -> None:
+        await saying(said.pop(0))(reader, writer)
+
+    with Peer(welcoming(dismissing)) as peer:
+        client = clients(peer.url, deadline=10)
+        assert client.set(new_sid(), {}) == 1
+        client.close()
+
+    assert said == []
+
+
 @pytest.mark.parametrize(
     ("reply", "error"),
     [

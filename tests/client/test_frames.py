@@ -166,7 +166,10 @@ def test_opening_request() -> None:
     assert lines[0] == "GET /v1/stream HTTP/1.1"
     assert {"Host: example:7377", "Authorization: Bearer secret", "Sec-WebSocket-Protocol: sessiond.1"} < set(lines)
     assert lines[-2:] == ["", ""]
-    assert not any(line.startswith("Authorization") for line in Opening("h:1", None).request.decode().split("\r\n"))
+    assert not {"Authorization", "Session-Namespace"} & {
+        line.partition(":")[0] for line in Opening("h:1", None).request.decode().split("\r\n")
+    }
+    assert "\r\nSession-Namespace: shop\r\n" in Opening("h:1", "secret", "shop").request.decode()
 
 
 def test_opening_cut_anywhere() -> None:

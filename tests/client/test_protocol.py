@@ -11,7 +11,18 @@ from typing import Any
 import msgpack
 import pytest
 
-from sessiond_client import Conflict, Entry, Exists, Failed, InvalidRequest, Listing, Missing, Record, Unavailable
+from sessiond_client import (
+    AuthError,
+    Conflict,
+    Entry,
+    Exists,
+    Failed,
+    InvalidRequest,
+    Listing,
+    Missing,
+    Record,
+    Unavailable,
+)
 from sessiond_client import _protocol as protocol
 from sessiond_client._frames import ProtocolError
 
@@ -55,6 +66,8 @@ def meaning(answer: dict[str, Any]) -> Any:
         data = msgpack.unpackb(raw) if answer["format"] == "msgpack" else json.loads(raw)
         record = Record(**fields, data=data, ttl=answer["ttl"] / 1000)
         return record if status == "ok" else (Conflict, record)
+    if answer.get("code") == "forbidden":
+        return AuthError, 403, answer["text"]
     if status in ("refused", "failed"):
         return {"refused": InvalidRequest, "failed": Failed}[status], answer["code"], answer["text"]
     if status == "missing":
@@ -76,6 +89,8 @@ def outcome(call: protocol.Call[Any], answer: list[Any], in_doubt: bool = False)
         return Conflict, error.current
     except (InvalidRequest, Failed) as error:
         return type(error), error.code, str(error)
+    except AuthError as error:
+        return type(error), error.status, str(error)
     except (Missing, Exists) as error:
         return (type(error),)
 

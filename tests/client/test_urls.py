@@ -88,6 +88,11 @@ def test_nonsense(url: Any) -> None:
         {"token": "ä"},
         {"token": ""},
         {"token": b"x"},
+        {"namespace": "Shop"},
+        {"namespace": "a\r\nX: y"},
+        {"namespace": "shop\n"},
+        {"namespace": ""},
+        {"namespace": 1},
         {"deadline": 0},
         {"deadline": float("nan")},
         {"deadline": True},
@@ -104,9 +109,24 @@ def test_wrong_options(kind: Any, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_token_may_come_from_the_environment(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SESSIOND_TOKEN is used unless a token is given; one that cannot stand in a header is refused from there too."""
+    monkeypatch.setenv("SESSIOND_TOKEN", "from-outside")
+    assert kind("http://h:1")._options.token == "from-outside"
+    assert kind("http://h:1", token="given")._options.token == "given"
+
+    monkeypatch.setenv("SESSIOND_TOKEN", "")
+    assert kind("http://h:1")._options.token is None
+
+    monkeypatch.setenv("SESSIOND_TOKEN", "line\r\nbreak")
+    with pytest.raises(InvalidRequest, match="printable ASCII"):
+        kind("http://h:1")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_from_url(kind: Any) -> None:
     """from_url makes what the class makes, and the repr of what it is told hides the token."""
-    made = kind.from_url("http://host:1", token="hunter2", deadline=1, format="json")
+    made = kind.from_url("http://host:1", token="hunter2", namespace="shop", deadline=1, format="json")
 
-    assert made._options == kind("http://host:1", token="hunter2", deadline=1, format="json")._options
+    assert made._options == kind("http://host:1", token="hunter2", namespace="shop", deadline=1, format="json")._options
     assert "hunter2" not in repr(made._options)

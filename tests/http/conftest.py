@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.support import Daemon
+from tests.http.support import Daemon, make_token
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +16,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def daemon(folder: Path) -> Iterator[Daemon]:
     daemon = Daemon("--adjustable-clock", data=str(folder / "s.db"))
+    yield daemon
+    assert daemon.stop() == 0, daemon.log
+
+
+@pytest.fixture(scope="module")
+def guarded(folder: Path) -> Iterator[Daemon]:
+    """One that asks for tokens; its `token` is an admin's."""
+    data = str(folder / "guarded.db")
+    token = make_token(data, "operator", "--admin")
+    daemon = Daemon("--adjustable-clock", data=data)
+    daemon.token = token
     yield daemon
     assert daemon.stop() == 0, daemon.log
 

@@ -10,6 +10,7 @@ users = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Zl", "Zp"
     str.isprintable
 )
 schemathesis.openapi.format("user", users)
+schemathesis.openapi.format("namespace", st.just("default"))
 schemathesis.openapi.format("percent-encoded-user", users.map(quote))
 
 
@@ -17,7 +18,7 @@ schemathesis.openapi.format("percent-encoded-user", users.map(quote))
 def filter_case(context: Any, case: Any) -> bool:
     """False for a request whose fate the document cannot tell; test_rest.py and test_bad_input.py have those."""
     query, headers = case.query or {}, case.headers or {}
-    if "Session-User" in headers and case.meta.generation.mode.is_negative:
+    if {"Session-User", "Session-Namespace"} & headers.keys() and case.meta.generation.mode.is_negative:
         return False  # nobody tells schemathesis what violates a format of ours
     if "%" in headers.get("Session-Meta", ""):
         return False  # it begins an escape, and JSON Schema knows nothing of those

@@ -45,7 +45,9 @@ class Reply(NamedTuple):
 
 
 class Daemon:
-    """A process that serves from its construction until `stop`."""
+    """A process that serves from its construction until `stop`. `token`: what `ask` shows, unless told otherwise."""
+
+    token = ""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
     ) -> None:
+        self.data = data
         listens = [word for address in listen for word in ("--listen", address)]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         self._kept: http.client.HTTPConnection | None = None
@@ -93,6 +96,8 @@ class Daemon:
             self._kept = http.client.HTTPConnection(self.host, self.port, timeout=30)
         if isinstance(body, str):
             body, headers = body.encode(), {**JSON, **(headers or {})}
+        if self.token:
+            headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         self._kept.request(method, path, body, dict(headers or {}))
         response = self._kept.getresponse()
         return Reply(response.status, response.headers, response.read())
@@ -102,6 +107,13 @@ class Daemon:
         reply = self.ask("POST", f"/v1/sessions{query}", data, headers)
         assert reply.status == 201, reply
         return str(reply.json["sid"])
+
+    def make_token(self, name: str, *options: str) -> str:
+        """The text of a new token, once the daemon knows it."""
+        text = make_token(self.data, name, *options)
+        bearer = {"Authorization": f"Bearer {text}"}
+        wait_until(lambda: self.ask("GET", "/openapi.json", headers=bearer).status == 200)
+        return text
 
     def advance(self, ms: int) -> None:
         assert self.ask("POST", "/v1/clock", json.dumps({"advance_ms": ms})).status == 200
@@ -147,6 +159,19 @@ class Daemon:
         self._log.close()
         if self._kept is not None:
             self._kept.close()
+
+
+def sessiond_token(*arguments: str) -> str:
+    """What `sessiond token …` prints; it has to end well."""
+    command = [sys.executable, "-m", "sessiond", "token", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def make_token(data: str, name: str, *options: str) -> str:
+    """The text of a new token, in the file beside that data."""
+    return sessiond_token("add", name, "--data", data, *options).strip()
 
 
 def read_all(line: socket.socket) -> bytes:

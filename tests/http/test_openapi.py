@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import schemathesis
 from aiohttp import hdrs
 from schemathesis.core.result import Ok
@@ -49,8 +50,13 @@ async def test_the_document_and_the_routes_are_the_same(daemon: Daemon) -> None:
     assert routes == documented | UNDOCUMENTED.keys()
 
 
-def test_schemathesis_finds_nothing(daemon: Daemon) -> None:
-    """Good and bad requests made from the document are answered as it says: statuses, bodies, headers, and methods."""
+@pytest.mark.parametrize("asks", [False, True], ids=["anonymous", "token"])
+def test_schemathesis_finds_nothing(daemon: Daemon, guarded: Daemon, asks: bool) -> None:
+    """Good and bad requests made from the document are answered as it says: statuses, bodies, headers, and methods.
+    Where a token is asked for, none of it is had without one."""
+    if asks:
+        daemon = guarded
+    bearer = ["--header", f"Authorization: Bearer {daemon.token}"] if asks else []
     more = ["--max-examples", "200"] if os.environ.get("SESSIOND_TEST_THOROUGH") else []
     url = f"http://{daemon.host}:{daemon.port}/openapi.json"
     config = str(HERE / "schemathesis.toml")
@@ -64,6 +70,7 @@ def test_schemathesis_finds_nothing(daemon: Daemon) -> None:
             url,
             "--checks",
             "all",
+            *bearer,
             *more,
         ],
         cwd=HERE.parents[1],

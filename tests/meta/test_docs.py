@@ -9,8 +9,9 @@ from aiohttp import web
 
 import sessiond_client
 from sessiond.calls import Policy
-from sessiond.config import SETTINGS
+from sessiond.config import POLICY, SETTINGS
 from sessiond.http import openapi, problem, wire
+from sessiond.tokens import NEEDS
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
@@ -36,6 +37,15 @@ def test_every_setting_is_documented_with_its_default() -> None:
             (name, name.replace("_", "-"), f"SESSIOND_{name.upper()}", f"`{default}`" if default else "none")
         )
     assert expected == rows
+
+
+def test_every_setting_of_a_namespace_is_documented() -> None:
+    """The page of settings says which of them a namespace may have of its own."""
+    paragraph = (
+        (ROOT / "docs" / "settings.md").read_text().partition("**Namespaces.**")[2].partition("What it does not")[0]
+    )
+
+    assert list(POLICY) == re.findall(r"`(\w+)`", paragraph)
 
 
 def test_every_verb_and_its_arguments_are_documented() -> None:
@@ -64,6 +74,27 @@ def test_every_code_is_documented() -> None:
 
     assert len(found) > 30
     assert {code for code in found if f"`{code}`" not in PROTOCOL} == set()
+
+
+def test_every_scope_is_documented() -> None:
+    """The table of scopes in docs/protocol.md allows what the daemon does."""
+    table = PROTOCOL.partition("| scope | actions |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^.|]+)", table, re.M))
+
+    told: dict[str, set[str]] = {}
+    for scope, actions in rows.items():
+        for action in re.split(r"[;,] ", actions.strip().replace(", together", " together")):
+            told.setdefault(re.sub(r" of a user$| together.*$", "", action), set()).add(scope)
+
+    assert told == {action: set(scopes) for action, scopes in NEEDS.items()}
+
+
+def test_every_control_has_its_test() -> None:
+    """Each test that docs/security.md names is there."""
+    for name in re.findall(r"`([\w/.-]+\.(?:py|js)(?:::\w+)?)`", (ROOT / "docs" / "security.md").read_text()):
+        path, _, function = name.partition("::")
+        assert (ROOT / path).exists(), name
+        assert function in (ROOT / path).read_text(), name
 
 
 def test_every_route_is_documented() -> None:

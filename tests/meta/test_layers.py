@@ -14,9 +14,9 @@ CLIENT = ROOT / "client" / "python" / "sessiond_client"
 FLOORS = [
     {"errors", "clock", "metrics"},
     {"codec"},
-    {"calls"},
+    {"calls", "tokens"},
     {"record"},
-    {"vault", "limits"},
+    {"vault", "limits", "token_file"},
     {"engine", "keyring"},
     {"engines"},
     {"engines.memory", "engines.sqlite.cache", "engines.sqlite.crowd", "engines.sqlite.schema", "engines.sqlite.seals"},
@@ -29,7 +29,8 @@ FLOORS = [
     {"http.openapi"},
     {"http.app"},
     {"config"},
-    {"server", "rekey"},
+    {"reload", "cli_token", "rekey"},
+    {"server"},
     {"cli"},
     {"__main__"},
 ]
@@ -38,7 +39,7 @@ FLOORS = [
 DOORS = {
     "aiohttp": {f"http.{name}" for name in ("address", "app", "auth", "listener", "problem", "rest", "stream")},
     "aiosqlite": {"engines.sqlite.file"},
-    "click": {"cli"},
+    "click": {"cli", "cli_token"},
     "cryptography": {"vault"},
     "msgpack": {"codec"},
     "msgspec": {"codec"},

@@ -5,9 +5,21 @@ from typing import Any
 
 import pytest
 
-from sessiond.config import SETTINGS, Settings, duration, hosts, read_settings, size
+from sessiond.calls import Policy
+from sessiond.config import (
+    POLICY,
+    SETTINGS,
+    Settings,
+    duration,
+    hosts,
+    needing_restart,
+    read_settings,
+    size,
+    tokens_path,
+)
 from sessiond.errors import SettingError
 from sessiond.http.address import Listen
+from sessiond.tokens import Tokens, add
 
 DAY = 24 * 3600 * 1000
 
@@ -225,6 +237,7 @@ def test_limits_are_part_of_the_policy() -> None:
         ("adjustable_clock", "2", "it is true or false"),
         ("encryption_keys", "", "it is the path of a file with keys"),
         ("encryption_keys", "a\0b", "it is the path of a file with keys"),
+        ("tokens", "a\0b", "it is the path of a file"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_source(tmp_path: Path, name: str, value: str, reason: str) -> None:
@@ -298,12 +311,135 @@ def test_what_only_this_machine_reaches_needs_no_leave(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7377", "[::]:7377", "192.0.2.7:7377", "sessions.example:7377"])
 def test_what_others_reach_has_to_be_said(address: str) -> None:
-    """Without --allow-anonymous the daemon listens on loopback only, and the sentence tells both ways out."""
+    """Without tokens and --allow-anonymous the daemon listens on loopback only, and the sentence tells all ways out."""
     assert mistake({"listen": ("127.0.0.1:0", address)}) == (
         f"listen is {address}, where other machines can reach it, and nobody is asked who they are. "
-        "Listen on 127.0.0.1, or, if the network itself is trusted, add --allow-anonymous."
+        "Make a token (`sessiond token add`), listen on 127.0.0.1, or, if the network itself is trusted, "
+        "add --allow-anonymous."
     )
     assert settings(listen=(address,), allow_anonymous=True).listen == (address,)
+
+
+def test_where_tokens_are_asked_for_others_may_reach_the_daemon(tmp_path: Path) -> None:
+    """A file of tokens, beside the data or where the setting says, takes the place of --allow-anonymous."""
+    data, own = tmp_path / "s.db", tmp_path / "own"
+    Path(f"{data}.tokens").touch()
+    own.touch()
+
+    public = {"listen": ("0.0.0.0:7377",)}
+
+    assert settings(**public, data=str(data)).listen == ("0.0.0.0:7377",)
+    assert settings(**public, data="memory:", tokens=str(own)).listen == ("0.0.0.0:7377",)
+    assert "where other machines can reach it" in mistake({**public, "data": str(tmp_path / "other.db")})
+    assert read_settings(public, {}, None, guarded=True).listen == ("0.0.0.0:7377",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "path"),
+    [
+        ({}, "data/sessions.db.tokens"),
+        ({"data": "/var/s.db"}, "/var/s.db.tokens"),
+        ({"data": "sqlite:/var/s.db"}, "/var/s.db.tokens"),
+        ({"data": "sqlite:///var/s.db"}, "/var/s.db.tokens"),
+        ({"data": "memory:"}, None),
+        ({"data": "memory:", "tokens": "/etc/tokens"}, "/etc/tokens"),
+    ],
+)
+def test_tokens_are_beside_the_data(flags: dict[str, Any], path: str | None) -> None:
+    """Unless set, they are in the file called as the data with .tokens behind it; data that is no file has none."""
+    assert tokens_path(settings(**flags)) == (None if path is None else Path(path))
+
+
+# Namespaces ---------------------------------------------------------------------------------------------
+
+
+def test_a_namespace_has_what_its_table_sets_and_else_what_stands_above(tmp_path: Path) -> None:
+    """Its policy is that of the top level, flags and environment included, with its own settings in their place."""
+    file = tmp_path / "s.toml"
+    file.write_text('max_data = 1000\n[namespaces.shop]\nttl = "1h"\nlifetime = "12h"\n[namespaces.admin_2-x]\n')
+
+    found = read_settings({"ttl": "3h"}, {"SESSIOND_MAX_TTL": "2d"}, file)
+
+    base = Policy(ttl=3 * 3_600_000, max_ttl=2 * DAY, lifetime=None, max_data=1000)
+    assert found.policy() == base
+    assert found.namespaces == {
+        "shop": Policy(ttl=3_600_000, max_ttl=2 * DAY, lifetime=DAY // 2, max_data=1000),
+        "admin_2-x": base,
+    }
+
+
+def test_every_setting_of_a_policy_can_be_a_namespace_s_own() -> None:
+    """The fields of Policy are settings, one and all."""
+    assert set(POLICY) <= SETTINGS.keys()
+    assert settings().policy() == Policy()
+
+
+def test_the_namespaces_are_the_default_those_with_a_table_and_those_with_a_token(tmp_path: Path) -> None:
+    """An admin's token adds none; a table goes before a token."""
+    file = tmp_path / "s.toml"
+    file.write_text("[namespaces.shop]\nttl = 60\n")
+    found = read_settings({}, {}, file)
+    some = Tokens()
+    for name, namespace in (("a", "blog"), ("b", "shop"), ("c", None)):
+        some, _, _ = add(some, name, namespace, ("admin",) if namespace is None else ("read",), 0)
+
+    assert found.policies(None).keys() == {"default", "shop"}
+    assert found.policies(some) == {"default": Policy(), "blog": Policy(), "shop": Policy(ttl=60_000)}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("namespaces = 3", "{file} sets namespaces to a value; give each a table: [namespaces.NAME]."),
+        ("[namespaces]\nshop = 3", "{file} sets namespaces to a value; give each a table: [namespaces.NAME]."),
+        *(
+            (
+                f"[namespaces.{name}]",
+                f"{{file}} has a table [namespaces.{shown}]: a namespace is 1 to 64 of a-z, 0-9, _ and -, "
+                "and begins with a letter.",
+            )
+            for name, shown in [("Shop", "Shop"), ("1a", "1a"), ('".."', ".."), ("a" * 65, "a" * 65), ('""', "")]
+        ),
+        (
+            "[namespaces.shop]\nlisten = 'a'",
+            "[namespaces.shop] in {file} sets listen, which no namespace has of its own; it may set "
+            + ", ".join(POLICY)
+            + ".",
+        ),
+        (
+            "[namespaces.shop]\nttl = 0",
+            "ttl of [namespaces.shop] in {file} cannot be '0': "
+            "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d.",
+        ),
+        (
+            "[namespaces.shop]\nttl = '401d'",
+            "in [namespaces.shop] in {file}, ttl, 3.46464e+07 s, is longer than max_ttl, 3.456e+07 s: "
+            "lower the one or raise the other.",
+        ),
+        (
+            "[namespaces.shop]\nmax_data = '16MiB'",
+            "in [namespaces.shop] in {file}, max_data is over 15MiB, and one message of the stream holds 16MiB: "
+            "lower it.",
+        ),
+    ],
+)
+def test_a_wrong_namespace_is_told_with_its_table(tmp_path: Path, text: str, sentence: str) -> None:
+    """Its name, a setting that it cannot have, a value, and what does not go together."""
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+
+    assert mistake({}, {}, file) == sentence.format(file=file)
+
+
+def test_what_needs_a_restart_is_named() -> None:
+    """All that differs but the policy settings."""
+    now = settings()
+
+    assert needing_restart(now, settings(listen="127.0.0.1:1", drain="1s", ttl="1h", max_ttl="2h")) == [
+        "listen",
+        "drain",
+    ]
+    assert needing_restart(now, now) == []
 
 
 def test_the_clock_of_a_daemon_that_others_reach_cannot_be_moved() -> None:

@@ -80,6 +80,18 @@ async def test_namespaces_do_not_see_each_other(store: Store) -> None:
         store.policy("nowhere")
 
 
+async def test_namespaces_and_their_policies_can_change(store: Store) -> None:
+    """From `govern` on others exist, with other policies; what lives in one that is gone rests, and is there again."""
+    await store.execute(create(HERE))
+
+    store.govern({"there": Policy(ttl=2000)})
+
+    assert (store.has("here"), store.has("there"), store.policy("there").ttl) == (False, True, 2000)
+    assert await store.living() == {"there": 0}
+    store.govern({"here": POLICY})
+    assert await store.living() == {"here": 1}
+
+
 async def test_a_stopping_store_is_in_trouble(store: Store) -> None:
     """It is ready until it is told to stop, and still answers afterwards: what was taken is finished."""
     assert store.trouble is None

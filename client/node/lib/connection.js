@@ -9,7 +9,7 @@
  */
 
 const { AuthError, ConnectFailed, InvalidRequest, SessiondError } = require('./errors');
-const { DaemonStopped, Link } = require('./link');
+const { Dismissed, Link } = require('./link');
 const { Errand, LONGEST_PAUSE, Route, connectFailed, reasonOf } = require('./policy');
 const { MAX_CALLS, isPush, isStopping, joinCalls, packCall, tellsStopping, unpackAnswers } = require('./protocol');
 
@@ -233,7 +233,7 @@ class Connection {
       this.#link = null;
     }
     const stranded = this.#under(link);
-    if (error instanceof DaemonStopped) {
+    if (error instanceof Dismissed) {
       this.#route.avoid(link.address);
       stranded.forEach((waiting) => waiting.wasTurnedAway());
     }

@@ -9,7 +9,7 @@
  *  │    ├── ConnectFailed    no connection to any of the addresses
  *  │    ├── DeadlineExceeded the answer did not come in time
  *  │    └── Failed           the daemon answered that it could not
- *  ├── AuthError             the daemon did not accept the token
+ *  ├── AuthError             the daemon did not accept the token, or the token does not allow this
  *  ├── InvalidRequest        an argument, an option or the session itself is wrong
  *  ├── Missing               the call needed a living session and there is none
  *  ├── Exists                a new session was to be made where one lives
@@ -60,7 +60,7 @@ class Failed extends Unavailable {
   }
 }
 
-/** The daemon refused the connection for its credentials. */
+/** The daemon refused the connection, or this call, for its credentials; nothing was changed. */
 class AuthError extends SessiondError {
   /**
    * @param {string} message
@@ -69,8 +69,8 @@ class AuthError extends SessiondError {
   constructor(message, answered) {
     super(message);
     /**
-     * The daemon's HTTP status: 401 for a wrong or missing token, 403 for one that may not do this. Not called
-     * `status`: Express would hand it to the browser, whose fault it is not.
+     * 401 for a token that is missing, wrong, expired or revoked, 403 for one that may not do this. Not called `status`:
+     * Express would hand it to the browser, whose fault it is not.
      */
     this.answered = answered;
   }

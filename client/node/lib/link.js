@@ -18,9 +18,13 @@ const SUBPROTOCOL = 'sessiond.1';
 const MAX_MESSAGE = 16 * 1024 * 1024;
 const GOING_AWAY = 1001;
 const NO_GOODBYE = 1006;
+const UNAUTHORIZED = 4401;
 
-/** The daemon said goodbye because it stops: what it has not answered by then, it never began. */
-class DaemonStopped extends Error {}
+/**
+ * The daemon said goodbye, because it stops or the token is not valid any more: what it has not answered by then, it
+ * never began. A new connection finds out more.
+ */
+class Dismissed extends Error {}
 
 class Link {
   /**
@@ -28,7 +32,7 @@ class Link {
    * @param {import('./options').Options} options
    * @param {Listener} listener
    */
-  constructor(address, { token, tls, deadline }, listener) {
+  constructor(address, { token, namespace, tls, deadline }, listener) {
     this.address = address;
     /** When something last came in. */
     this.heardAt = -Infinity;
@@ -38,7 +42,10 @@ class Link {
     const how = {
       ...tls,
       closeTimeout: deadline,
-      headers: token ? { Authorization: `Bearer ${token}` } : {},
+      headers: {
+        ...(token ? { Authorization: `Bearer ${token}` } : {}),
+        ...(namespace ? { 'Session-Namespace': namespace } : {}),
+      },
       followRedirects: false,
       maxPayload: MAX_MESSAGE,
       perMessageDeflate: false,
@@ -164,8 +171,8 @@ class Link {
 
 /** @param {number} code */
 function farewell(code) {
-  if (code === GOING_AWAY) {
-    return new DaemonStopped('the daemon stopped');
+  if (code === GOING_AWAY || code === UNAUTHORIZED) {
+    return new Dismissed(code === GOING_AWAY ? 'the daemon stopped' : 'the token is not valid any more');
   }
   return new Error(code === NO_GOODBYE ? 'it hung up' : `it closed with code ${code}`);
 }
@@ -173,11 +180,11 @@ function farewell(code) {
 /** @param {number} status */
 function refusal(status) {
   return status === 401 || status === 403
-    ? new AuthError(`The daemon refuses the connection (HTTP ${status}): check the option token.`, status)
+    ? new AuthError(`The daemon refuses the connection (HTTP ${status}): check the option token, or SESSIOND_TOKEN.`, status)
     : new Error(`it answered HTTP ${status} to the handshake: is it a sessiond?`);
 }
 
 /** What cannot be sent is told by the event `close`. */
 function ignore() {}
 
-module.exports = { DaemonStopped, Link };
+module.exports = { Dismissed, Link };

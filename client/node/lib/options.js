@@ -12,6 +12,7 @@ const { parseUrls } = require('./urls');
  * @typedef {object} Options
  * @property {readonly import('./urls').Address[]} addresses
  * @property {string | null} token
+ * @property {string | null} namespace the one that an admin's token is to work in; null: the token's own
  * @property {object | null} tls
  * @property {number} deadline ms
  * @property {number | null} ttl ms
@@ -67,27 +68,24 @@ function readOptions(given = {}) {
 /** @param {import('..').SessiondStoreOptions} given */
 function readPlace({ url, urls, token, namespace }) {
   try {
-    return { addresses: parseUrls(urls ?? url), token: readToken(token, namespace), fault: null };
+    const secret = readToken(token);
+    return { addresses: parseUrls(urls ?? url), token: secret, namespace: readNamespace(namespace, secret), fault: null };
   } catch (error) {
     if (!(error instanceof InvalidRequest)) {
       throw error;
     }
-    return { addresses: [], token: null, fault: error };
+    return { addresses: [], token: null, namespace: null, fault: error };
   }
 }
 
 /**
- * @param {unknown} token
- * @param {string | undefined} namespace
+ * Without a token given, that of the environment's `SESSIOND_TOKEN`, if there is one.
+ *
+ * @param {unknown} given
  */
-function readToken(token, namespace) {
-  if (token === undefined || token === null) {
-    if (namespace !== undefined && namespace !== 'default') {
-      throw new InvalidRequest(
-        'A namespace belongs to a token: without the option token there is only the namespace "default".',
-        'bad_namespace',
-      );
-    }
+function readToken(given) {
+  const token = given ?? (process.env.SESSIOND_TOKEN || null);
+  if (token === null) {
     return null;
   }
   // A line break in a token would let it write headers of its own.
@@ -95,6 +93,29 @@ function readToken(token, namespace) {
     throw new InvalidRequest('A token is printable ASCII, without spaces and line breaks.', 'bad_token');
   }
   return token;
+}
+
+/**
+ * @param {unknown} namespace
+ * @param {string | null} token
+ */
+function readNamespace(namespace, token) {
+  if (namespace === undefined || namespace === null) {
+    return null;
+  }
+  if (typeof namespace !== 'string' || !/^[a-z][a-z0-9_-]{0,63}$/.test(namespace)) {
+    throw new InvalidRequest(
+      'A namespace is 1 to 64 of a-z, 0-9, _ and -, and begins with a letter.',
+      'bad_namespace',
+    );
+  }
+  if (token === null && namespace !== 'default') {
+    throw new InvalidRequest(
+      'A namespace belongs to a token: without the option token there is only the namespace "default".',
+      'bad_namespace',
+    );
+  }
+  return namespace;
 }
 
 /**

@@ -10,7 +10,7 @@
 
 const { randomBytes } = require('node:crypto');
 const { pack, unpack } = require('./codec');
-const { Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = require('./errors');
+const { AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = require('./errors');
 
 /** @typedef {any[]} Answer `[seq, status, …]` */
 
@@ -433,6 +433,9 @@ function errorOf([, status, ...rest]) {
     return new Conflict(fields(rest, RECORD)[0]);
   }
   const [code = '', sentence = ''] = rest.map(String);
+  if (status === 'refused' && code === 'forbidden') {
+    return new AuthError(sentence || 'The token does not allow this.', 403);
+  }
   if (status === 'refused') {
     return new InvalidRequest(sentence || 'The daemon refused the call.', code);
   }

@@ -325,7 +325,7 @@ describe('without a daemon', () => {
 
   test('a call that a stopping daemon has not begun goes to another one, also one that is never repeated', async () => {
     const stopping = pack([[1, 'failed', 'stopping', 'The daemon is stopping.']]);
-    for (const stop of [(socket) => socket.close(1001), (socket) => socket.send(stopping)]) {
+    for (const stop of [(socket) => socket.close(1001), (socket) => socket.close(4401), (socket) => socket.send(stopping)]) {
       const first = await using(welcoming((socket) => socket.on('message', () => stop(socket))));
       const second = await using(welcoming((socket) => socket.on('message', () => socket.send(pack([[1, 'ok', 3]])))));
 
@@ -352,16 +352,16 @@ describe('without a daemon', () => {
     assert.equal((await left)[0], 1000);
   });
 
-  test('the token travels in the Authorization header of the handshake', async () => {
+  test('the token and the namespace travel in headers of the handshake', async () => {
     const seen = [];
     const peer = await using(
       welcoming((socket, request) => {
-        seen.push(request.headers.authorization, request.url, request.headers.origin);
+        seen.push(request.headers.authorization, request.headers['session-namespace'], request.url, request.headers.origin);
         socket.on('message', () => socket.send(pack([[1, 'missing']])));
       }),
     );
-    await open({ url: peer.url, token: 't0ken', deadline: PATIENT }).get('a');
+    await open({ url: peer.url, token: 't0ken', namespace: 'shop', deadline: PATIENT }).get('a');
 
-    assert.deepEqual(seen, ['Bearer t0ken', '/v1/stream', undefined]);
+    assert.deepEqual(seen, ['Bearer t0ken', 'shop', '/v1/stream', undefined]);
   });
 });

@@ -27,6 +27,8 @@ for (const [options, code] of [
   [{ token: 'line\r\nbreak' }, 'bad_token'],
   [{ token: '' }, 'bad_token'],
   [{ namespace: 'shop' }, 'bad_namespace'],
+  [{ namespace: 'Shop', token: 't' }, 'bad_namespace'],
+  [{ namespace: 'a\r\nX: y', token: 't' }, 'bad_namespace'],
 ]) {
   test(`a wrong deployment, ${JSON.stringify(options)}, is kept for the callbacks`, () => {
     assert.equal(readOptions(options).fault.code, code);
@@ -45,6 +47,20 @@ test('without options everything has its default', () => {
 test('a namespace goes with a token, and default without one', () => {
   assert.equal(readOptions({ namespace: 'shop', token: 't' }).fault, null);
   assert.equal(readOptions({ namespace: 'default' }).fault, null);
+});
+
+test('the token may come from the environment, unless one is given', (t) => {
+  t.after(() => delete process.env.SESSIOND_TOKEN);
+  process.env.SESSIOND_TOKEN = 'from-outside';
+  assert.equal(readOptions().token, 'from-outside');
+  assert.equal(readOptions({ token: 'given' }).token, 'given');
+  assert.equal(readOptions({ namespace: 'shop' }).fault, null);
+
+  process.env.SESSIOND_TOKEN = 'line\r\nbreak';
+  assert.equal(readOptions().fault.code, 'bad_token');
+
+  process.env.SESSIOND_TOKEN = '';
+  assert.equal(readOptions().token, null);
 });
 
 test('the owner is what passport keeps, when it is an id', () => {

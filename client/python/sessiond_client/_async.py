@@ -34,12 +34,13 @@ class AsyncClient:
         url: str | Iterable[str] | None = None,
         *,
         token: str | None = None,
+        namespace: str | None = None,
         deadline: float = 2.0,
         format: Format = "msgpack",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """As for `Client`. Needs no running event loop."""
-        self._options = Options.of(url, token, deadline, format, tls)
+        self._options = Options.of(url, token, namespace, deadline, format, tls)
         self._channels: dict[asyncio.AbstractEventLoop, Channel] = {}
         self._closed = False
         self.stats = Stats()
@@ -50,12 +51,13 @@ class AsyncClient:
         url: str | Iterable[str] | None = None,
         *,
         token: str | None = None,
+        namespace: str | None = None,
         deadline: float = 2.0,
         format: Format = "msgpack",
         tls: ssl.SSLContext | None = None,
     ) -> AsyncClient:
         """The same as calling the class, under the name that other clients use."""
-        return cls(url, token=token, deadline=deadline, format=format, tls=tls)
+        return cls(url, token=token, namespace=namespace, deadline=deadline, format=format, tls=tls)
 
     async def create(
         self,

@@ -17,7 +17,7 @@ from ._frames import (
     CLOSE,
     PING,
     PONG,
-    DaemonStopped,
+    Dismissed,
     FrameReader,
     Opening,
     ProtocolError,
@@ -56,7 +56,7 @@ class Waiting(Errand[T]):
 class Link(asyncio.Protocol):
     """One connection, from its handshake to its end; it is never revived."""
 
-    def __init__(self, channel: Channel, address: Address, token: str | None) -> None:
+    def __init__(self, channel: Channel, address: Address, options: Options) -> None:
         self.address = address
         self.is_writable = False
         self.heard_at = 0.0  #: when bytes last came in, by the loop's clock
@@ -64,7 +64,7 @@ class Link(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self._opened: asyncio.Future[None] = loop.create_future()
-        self._opening: Opening | None = Opening(address.authority, token)
+        self._opening: Opening | None = Opening(address.authority, options.token, options.namespace)
         self._channel = channel
         self._loop = loop
         self._reader = FrameReader()
@@ -224,7 +224,7 @@ class Channel:
             self._link = None
         again = []
         for waiting in [each for each in self._waiting.values() if each.link is link]:
-            if isinstance(error, DaemonStopped):
+            if isinstance(error, Dismissed):
                 waiting.was_turned_away()
             if waiting.future.done():
                 del self._waiting[waiting.seq]
@@ -335,7 +335,7 @@ class Channel:
         """One attempt at every address; when all fail, the route knows."""
         tried: list[tuple[Address, Exception]] = []
         for address in self._route.order():
-            link = Link(self, address, self._options.token)
+            link = Link(self, address, self._options)
             try:
                 async with asyncio.timeout(self._route.timeout):
                     await link.open(self._options)

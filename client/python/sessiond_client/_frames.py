@@ -34,7 +34,7 @@ class ProtocolError(Exception):
 class Opening:
     """The handshake: send `request`, then feed what comes until the connection is open."""
 
-    def __init__(self, authority: str, token: str | None) -> None:
+    def __init__(self, authority: str, token: str | None, namespace: str | None = None) -> None:
         nonce = base64.b64encode(os.urandom(16))
         self._accept = base64.b64encode(hashlib.sha1(nonce + _GUID).digest()).decode()
         self._received = b""
@@ -49,6 +49,8 @@ class Opening:
         ]
         if token is not None:
             lines.append(f"Authorization: Bearer {token}")
+        if namespace is not None:
+            lines.append(f"Session-Namespace: {namespace}")
         self.request = "\r\n".join([*lines, "", ""]).encode()
 
     def feed(self, chunk: bytes) -> bytes | None:
@@ -73,7 +75,8 @@ class Opening:
             raise ProtocolError("it does not speak HTTP")
         if status in ("401", "403"):
             raise AuthError(
-                f"The daemon answered {status}: check that token=… is one of its tokens and may be used from here.",
+                f"The daemon answered {status}: check that token=…, or SESSIOND_TOKEN, is a token of its that is valid "
+                "and may be used here.",
                 status=int(status),
             )
         if status != "101":
@@ -201,14 +204,18 @@ class FrameReader:
             raise ProtocolError("it began a message inside another")
 
 
-class DaemonStopped(ConnectionResetError):
-    """The daemon said goodbye because it stops (1001): what it has not answered by then, it never began."""
+_STOPPING, _UNAUTHORIZED = 1001, 4401
+
+
+class Dismissed(ConnectionResetError):
+    """The daemon said goodbye, because it stops or the token is not valid any more: what it has not answered by then,
+    it never began. A new connection finds out more."""
 
 
 def closed(payload: bytes) -> ConnectionResetError:
     """The error for a connection that the daemon closes with this payload."""
     code = close_code(payload)
-    kind = DaemonStopped if code == 1001 else ConnectionResetError
+    kind = Dismissed if code in (_STOPPING, _UNAUTHORIZED) else ConnectionResetError
     return kind(f"the daemon closed it with code {code}")
 
 

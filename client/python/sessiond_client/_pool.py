@@ -38,7 +38,7 @@ class Connection:
         self._answer: Answer | None = None
         self._socket = _connect(address, options, deadline)
         try:
-            self._open(Opening(address.authority, options.token), deadline)
+            self._open(Opening(address.authority, options.token, options.namespace), deadline)
             poller = select.poll()
             poller.register(self._socket, select.POLLIN)
             self._poll: Callable[[int], list[Any]] = poller.poll

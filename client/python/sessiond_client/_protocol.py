@@ -16,7 +16,7 @@ from . import _codec
 from ._frames import MAX_MESSAGE, ProtocolError
 from ._types import Data, Entry, Listing, Record, Seconds, Sid, When
 from .cookies import key_of
-from .errors import Conflict, Exists, Failed, InvalidRequest, Missing, SessiondError, Unavailable
+from .errors import AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, SessiondError, Unavailable
 
 T = TypeVar("T")
 Answer = list[Any]
@@ -363,6 +363,8 @@ def _error(answer: Answer) -> SessiondError:
     if status == "conflict":
         return Conflict(_read_record(answer))
     code, sentence = [*(str(each) for each in answer[2:4]), "", ""][:2]
+    if status == "refused" and code == "forbidden":
+        return AuthError(sentence, status=403)
     if status == "refused":
         return InvalidRequest(sentence, code=code)
     return Failed(sentence or f"The daemon answered {status!r}, which this client does not know.", code=code or status)

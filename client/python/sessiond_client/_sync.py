@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from . import _policy, _protocol
-from ._frames import DaemonStopped, ProtocolError
+from ._frames import Dismissed, ProtocolError
 from ._options import Options
 from ._policy import Errand, Route
 from ._pool import Connection, Pool
@@ -27,8 +27,8 @@ T = TypeVar("T")
 class Client:
     """A blocking client: one for a process, shared by its threads.
 
-    Every verb raises `Unavailable` when no answer was had, `AuthError` when the daemon does not accept the token, and
-    `InvalidRequest` when the arguments are wrong. Instants are milliseconds since the Unix epoch, durations seconds.
+    Every verb raises `Unavailable` when no answer was had, `AuthError` when the daemon does not accept the token or the
+    token does not allow the call, and `InvalidRequest` when the arguments are wrong. Instants are milliseconds since the Unix epoch, durations seconds.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Client:
         url: str | Iterable[str] | None = None,
         *,
         token: str | None = None,
+        namespace: str | None = None,
         deadline: float = 2.0,
         format: Format = "msgpack",
         tls: ssl.SSLContext | None = None,
@@ -45,12 +46,13 @@ class Client:
         Args:
             url: `http://host:port`, `https://host:port` or `unix:///path`, or several, as a list or separated by
                 commas: when one fails the next is used. None: the environment's `SESSIOND_URL`, else this machine.
-            token: what the daemon knows this app by.
+            token: what the daemon knows this app by. None: the environment's `SESSIOND_TOKEN`, if there is one.
+            namespace: whose sessions, for an admin's token, which has none of its own. None: the token's, or `default`.
             deadline: seconds for each call, connecting and repeating included.
             format: what dicts are written as; both formats are always read.
             tls: for https with an authority or a client certificate of your own; certificates are verified either way.
         """
-        self._options = Options.of(url, token, deadline, format, tls)
+        self._options = Options.of(url, token, namespace, deadline, format, tls)
         self._route = Route(self._options.addresses, self._options.deadline)
         self._pool = Pool()
         self.stats = Stats()
@@ -61,12 +63,13 @@ class Client:
         url: str | Iterable[str] | None = None,
         *,
         token: str | None = None,
+        namespace: str | None = None,
         deadline: float = 2.0,
         format: Format = "msgpack",
         tls: ssl.SSLContext | None = None,
     ) -> Client:
         """The same as calling the class, under the name that other clients use."""
-        return cls(url, token=token, deadline=deadline, format=format, tls=tls)
+        return cls(url, token=token, namespace=namespace, deadline=deadline, format=format, tls=tls)
 
     def create(
         self,
@@ -269,7 +272,7 @@ class Client:
                     raise errand.late(deadline) from None
                 if not isinstance(error, OSError | ProtocolError):
                     raise
-                if isinstance(error, DaemonStopped):
+                if isinstance(error, Dismissed):
                     errand.was_turned_away()
                 if not errand.may_go_again():
                     raise errand.lost(_policy.reason_of(error)) from error

@@ -5,7 +5,7 @@ SessiondError
  │    ├── ConnectFailed    no connection to any of the addresses
  │    ├── DeadlineExceeded the answer did not come in time
  │    └── Failed           the daemon answered that it could not
- ├── AuthError             the daemon did not accept the token
+ ├── AuthError             the daemon did not accept the token, or the token does not allow this
  ├── InvalidRequest        the arguments are wrong; also a ValueError
  ├── Missing               a write needed a living session and there is none
  ├── Exists                a new session was to be made where one lives
@@ -50,11 +50,11 @@ class Failed(Unavailable):
 
 
 class AuthError(SessiondError):
-    """The daemon refused the connection for its credentials."""
+    """The daemon refused the connection, or this call, for its credentials; nothing was changed."""
 
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
-        #: The HTTP status: 401 for a wrong or missing token, 403 for one that may not do this.
+        #: 401 for a token that is missing, wrong, expired or revoked, 403 for one that may not do this.
         self.status = status
 
 

@@ -33,6 +33,16 @@ function cannotRun() {
   return status === 0 ? false : `the daemon cannot be run (${COMMAND.join(' ')}): ${error?.message ?? stderr.trim().split('\n').at(-1)}`;
 }
 
+/** Runs another command of sessiond to its end; what it printed. */
+function sessiond(...args) {
+  const [program, ...first] = COMMAND;
+  const { status, stdout, stderr } = spawnSync(program, [...first, ...args], { cwd: ROOT, encoding: 'utf8' });
+  if (status !== 0) {
+    throw new Error(stderr);
+  }
+  return stdout.trim();
+}
+
 class Daemon {
   url = '';
   #folder = mkdtempSync(path.join(tmpdir(), 'sessiond-node-'));
@@ -120,4 +130,4 @@ function timeout(ms, makeError) {
   });
 }
 
-module.exports = { Daemon, ROOT, cannotRun };
+module.exports = { Daemon, ROOT, cannotRun, sessiond };
