@@ -15,11 +15,13 @@ from typing import Any
 from sessiond.calls import DAY, Policy
 from sessiond.errors import SettingError
 from sessiond.http.address import Listen
+from sessiond.http.bounds import Bounds, connections_for, files_allowed
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon runs with. Durations in ms, sizes in bytes. `allowed_hosts` empty: see docs/settings.md."""
+    """What the daemon runs with. Durations in ms, sizes in bytes, budgets a minute; None is `off`. `allowed_hosts` empty,
+    `max_connections` None: see docs/settings.md."""
 
     listen: tuple[str, ...]
     data: str
@@ -27,6 +29,16 @@ class Settings:
     cache: int
     allow_anonymous: bool
     allowed_hosts: tuple[str, ...]
+    tls_cert: str | None
+    tls_key: str | None
+    tls_client_ca: str | None
+    socket_mode: int
+    max_connections: int | None
+    connection_lifetime: int | None
+    patience: int
+    idle: int
+    miss_budget: int | None
+    failure_budget: int | None
     ttl: int
     max_ttl: int
     lifetime: int | None
@@ -37,6 +49,14 @@ class Settings:
 
     def policy(self) -> Policy:
         return Policy(ttl=self.ttl, max_ttl=self.max_ttl, lifetime=self.lifetime, max_data=self.max_data)
+
+    def bounds(self) -> Bounds:
+        return Bounds(
+            patience=self.patience / 1000,
+            idle=self.idle / 1000,
+            lifetime=None if self.connection_lifetime is None else self.connection_lifetime / 1000,
+            connections=connections_for(files_allowed()) if self.max_connections is None else self.max_connections,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +137,47 @@ def data_url(value: object) -> str:
     return value
 
 
+def optional_path(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("it is the path of a file")
+    return value.strip() or None
+
+
+def mode(value: object) -> int:
+    """The bits of "0660", or of TOML's 0o660."""
+    text = f"{value:o}" if isinstance(value, int) and not isinstance(value, bool) else str(value).strip()
+    if re.fullmatch(r"(0o?)?[0-7]{3}", text, re.ASCII) is None or not int(text[-3:], 8) & 0o200:
+        raise ValueError("it is a mode in octal that lets the owner in, such as 0660 or 0600")
+    return int(text[-3:], 8)
+
+
+def number(value: object) -> int:
+    match = re.fullmatch(r"\d{1,9}", str(value).strip(), re.ASCII)
+    if match is None or isinstance(value, bool) or int(match[0]) == 0:
+        raise ValueError("it is a whole number from 1")
+    return int(match[0])
+
+
+def automatic_number(value: object) -> int | None:
+    if str(value).strip().lower() == "auto":
+        return None
+    try:
+        return number(value)
+    except ValueError as e:
+        raise ValueError(f"{e}, or auto") from e
+
+
+def optional_number(value: object) -> int | None:
+    if str(value).strip().lower() == "off":
+        return None
+    try:
+        return number(value)
+    except ValueError as e:
+        raise ValueError(f"{e}, or off") from e
+
+
 def durability(value: object) -> str:
     if value not in ("full", "relaxed"):
         raise ValueError("it is full or relaxed")
@@ -142,6 +203,31 @@ SETTINGS: dict[str, Setting] = {
         "Names that a request may give as its Host, beside those listened on; * allows all. May be repeated.",
         "NAME",
         many=True,
+    ),
+    "tls_cert": Setting(None, optional_path, "The certificate for https, with its chain, in PEM.", "PATH"),
+    "tls_key": Setting(None, optional_path, "Its key, if that is not in the same file.", "PATH"),
+    "tls_client_ca": Setting(
+        None, optional_path, "Ask every client for a certificate that one of the authorities in this file signed.", "PATH"
+    ),
+    "socket_mode": Setting("0660", mode, "Who may connect to a unix socket.", "MODE"),
+    "max_connections": Setting(
+        "auto", automatic_number, "How many connections may be open; auto: 80 % of the files that may be.", "NUMBER"
+    ),
+    "connection_lifetime": Setting(
+        "off", optional_duration, "The age at which a connection is ended in good order; off: none.", "DURATION"
+    ),
+    "patience": Setting(
+        "10s", duration, "How long a client may take to send what it has begun, and to read an answer.", "DURATION"
+    ),
+    "idle": Setting("75s", duration, "How long a connection may be silent between two requests.", "DURATION"),
+    "miss_budget": Setting(
+        "6000",
+        optional_number,
+        "Unknown ids that an address without a token may ask for in a minute; or off.",
+        "NUMBER",
+    ),
+    "failure_budget": Setting(
+        "60", optional_number, "Wrong tokens that an address may show in a minute; or off.", "NUMBER"
     ),
     "ttl": Setting("14d", duration, "How long a session lives without renewal when nobody says.", "DURATION"),
     "max_ttl": Setting("400d", duration, "The longest ttl that may be asked for.", "DURATION"),
@@ -221,8 +307,14 @@ def _together(settings: Settings) -> Settings:
         )
     if settings.max_data > MAX_DATA:
         raise SettingError("max_data is over 15MiB, and one message of the stream holds 16MiB: lower it.")
+    for name in ("tls_key", "tls_client_ca"):
+        if getattr(settings, name) is not None and settings.tls_cert is None:
+            raise SettingError(
+                f"{name} is set, and tls_cert is not: without a certificate there is no TLS. Set it too."
+            )
     for listen in map(Listen.read, settings.listen):
-        if not listen.is_local and not settings.allow_anonymous:
+        # A client that shows a certificate of the operator's own authority has been asked who it is.
+        if not listen.is_local and not settings.allow_anonymous and settings.tls_client_ca is None:
             raise SettingError(
                 f"listen is {listen.address}, where other machines can reach it, and nobody is asked who they "
                 "are. Listen on 127.0.0.1, or, if the network itself is trusted, add --allow-anonymous."

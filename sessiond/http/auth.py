@@ -31,7 +31,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Guard:
-    """`hosts`: the names under which the daemon may be asked for; None: any."""
+    """`hosts`: the names under which the daemon may be asked for; None: any.
+
+    `knows_callers`: whether whoever passes has shown credentials, and is past the budget for unknown ids (limits.py).
+    """
+
+    knows_callers = False
 
     def __init__(self, hosts: Iterable[str] | None) -> None:
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)

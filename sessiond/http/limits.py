@@ -67,7 +67,9 @@ class Limits:
         """Before a session is looked for, by a caller without good credentials: refuses whoever has missed too often."""
         if self._misses and (seconds := self._misses.wait(address_of(remote), now)):
             raise TooMany(
-                "too_many_misses", "Too many unknown ids were asked for from this address; wait a moment.", ceil(seconds)
+                "too_many_misses",
+                "Too many unknown ids were asked for from this address; wait a moment.",
+                ceil(seconds),
             )
 
     def missed(self, remote: str | None, now: float) -> None:

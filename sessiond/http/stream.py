@@ -7,7 +7,7 @@ answered at once; the sender wakes when a commit has answered the rest. Both sen
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, cast
 
 from aiohttp import WSMsgType, hdrs, web
 
@@ -33,11 +33,20 @@ MAX_WAITING = 10_000
 _MALFORMED = f"a message is an array of at most {wire.MAX_CALLS} calls".encode()
 
 _STOPPING = failed("stopping", "The daemon is stopping; ask another, or again in a moment.")
+_LEAVING = failed("stopping", "This connection has come to its end; ask on another.")
+
+
+class _Line(Protocol):
+    """What the listener's connection wants to know of the stream on it."""
+
+    def message_came(self) -> None: ...
 
 
 class _Connection:
-    def __init__(self, socket: web.WebSocketResponse, store: Store, namespace: str) -> None:
+    def __init__(self, socket: web.WebSocketResponse, line: _Line, store: Store, namespace: str) -> None:
         self._socket = socket
+        self._line = line
+        self._leaving = False
         self._store = store
         self._namespace = namespace
         self._lane = store.lane()
@@ -55,6 +64,7 @@ class _Connection:
         sender = asyncio.create_task(self._send_for_ever())
         try:
             async for message in self._socket:
+                self._line.message_came()
                 if message.type is not WSMsgType.BINARY:
                     await self._socket.close(code=wire.CLOSE_NOT_BINARY, message=b"messages are binary")
                     break
@@ -87,8 +97,9 @@ class _Connection:
             if isinstance(call, Refused):
                 self._store.figures.refused[call.code] += 1
                 self._answers.append(wire.refusal_fields(seq, call))
-            elif self._store.stopping:
-                self._answers.append(wire.answer_fields(seq, call, _STOPPING))
+            elif self._store.stopping or self._leaving:
+                reason = _STOPPING if self._store.stopping else _LEAVING
+                self._answers.append(wire.answer_fields(seq, call, reason))
             else:
                 seqs.append(seq)
                 calls.append(call)
@@ -130,17 +141,20 @@ class _Connection:
                     await self._socket.send_bytes(codec.pack(group))
 
     async def stop(self) -> None:
-        """Tells the client, answers what it has asked, and closes.
+        """Tells the client, answers what it has asked, and closes. Called twice, it leaves that to the first.
 
         By now nothing new is begun, and all that was begun is answered before the close: so a call without an answer
         at a close with 1001 was not begun, which docs/protocol.md tells clients to rely on.
         """
+        if self._leaving:
+            return
+        self._leaving = True
         with suppress(ConnectionError):
             self._answers.append(wire.STOPPING)
             await self.flush()
             await self._idle.wait()
             await self.flush()
-            await self._socket.close(code=wire.CLOSE_STOPPING, message=b"the daemon is stopping")
+            await self._socket.close(code=wire.CLOSE_STOPPING, message=b"ask on another connection")
 
 
 def _parts(calls: list[tuple[int, Call | Refused]]) -> Iterator[list[tuple[int, Call | Refused]]]:
@@ -174,11 +188,14 @@ def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
 
 
 class Streams:
-    """All connections, so that they can be told when the daemon stops."""
+    """All connections, so that they can be told when the daemon stops. `lifetime`: seconds after which one is told so
+    too, and is ended in the same good order; None: never."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lifetime: float | None = None) -> None:
         self._store = store
+        self._lifetime = lifetime
         self._connections: set[_Connection] = set()
+        self._partings: set[asyncio.Task[None]] = set()
 
     @property
     def number(self) -> int:
@@ -199,13 +216,22 @@ class Streams:
                 "bad_handshake", f"This is the stream: upgrade to a WebSocket with sub-protocol {wire.PROTOCOL}."
             )
         await socket.prepare(request)
-        connection = _Connection(socket, self._store, namespace)
+        connection = _Connection(socket, cast(_Line, request.protocol), self._store, namespace)
         self._connections.add(connection)
+        loop = asyncio.get_running_loop()
+        end = None if self._lifetime is None else loop.call_later(self._lifetime, self._part, connection)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            if end is not None:
+                end.cancel()
         return socket
 
+    def _part(self, connection: _Connection) -> None:
+        parting = asyncio.get_running_loop().create_task(connection.stop())
+        self._partings.add(parting)
+        parting.add_done_callback(self._partings.discard)
+
     async def stop(self) -> None:
-        await asyncio.gather(*(connection.stop() for connection in self._connections))
+        await asyncio.gather(*self._partings, *(connection.stop() for connection in self._connections))

@@ -10,8 +10,9 @@ import pytest
 from sessiond.calls import Policy
 from sessiond.clock import Clock
 from sessiond.engines import Options, open_engine
-from sessiond.http import listener, rest
+from sessiond.http import listener
 from sessiond.http.app import HttpApp
+from sessiond.http.bounds import Bounds
 from sessiond.store import Store
 from tests.http.support import Daemon, Reply, read_all, replies
 
@@ -120,15 +121,9 @@ def test_http_1_0_is_served(daemon: Daemon) -> None:
 @pytest.fixture
 async def hasty(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, int]]:
     """The address of a server that waits no longer than 0.3 s for anything."""
-    for module, name in (
-        (listener, "FIRST_REQUEST"),
-        (listener, "KEEPALIVE"),
-        (listener, "LINGER"),
-        (rest, "BODY_SECONDS"),
-    ):
-        monkeypatch.setattr(module, name, 0.3)
+    monkeypatch.setattr(listener, "LINGER", 0.3)
     store = Store(await open_engine("memory:", Options(0, False, pytest.fail)), Clock(), {"default": Policy()})
-    runner = HttpApp(store, None).runner(1)
+    runner = HttpApp(store, None, Bounds(patience=0.3, idle=0.3)).runner(1)
     await runner.setup()
     line = socket.create_server(("127.0.0.1", 0))
     server = await asyncio.get_running_loop().create_server(runner.server, sock=line)  # type: ignore[arg-type]
