@@ -207,7 +207,10 @@ SETTINGS: dict[str, Setting] = {
     "tls_cert": Setting(None, optional_path, "The certificate for https, with its chain, in PEM.", "PATH"),
     "tls_key": Setting(None, optional_path, "Its key, if that is not in the same file.", "PATH"),
     "tls_client_ca": Setting(
-        None, optional_path, "Ask every client for a certificate that one of the authorities in this file signed.", "PATH"
+        None,
+        optional_path,
+        "Ask every client for a certificate that one of the authorities in this file signed.",
+        "PATH",
     ),
     "socket_mode": Setting("0660", mode, "Who may connect to a unix socket.", "MODE"),
     "max_connections": Setting(

@@ -14,6 +14,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from sessiond.http.bounds import Bounds
 from sessiond.http.problem import problem
+from sessiond.http.tls import is_stale
 
 log = logging.getLogger("sessiond")
 
@@ -186,6 +187,8 @@ class _Connection(RequestHandler):
         self._wait: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         self._expect_head()
+        if is_stale(line.get_extra_info("ssl_object")):
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         for timer in (self._cut, self._wait):

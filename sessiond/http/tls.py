@@ -1,6 +1,7 @@
 """Certificates: what the daemon shows, and what it asks of clients. They are read again without a connection being lost."""
 
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ class Certificates:
     def _choose(self, connection: Any, name: str | None, context: ssl.SSLContext) -> None:
         connection.context = self._current
 
-    def _read(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    def _read(self) -> "_Context":
+        context = _Context(ssl.PROTOCOL_TLS_SERVER)
+        context.sslobject_class = _Line
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # A resumed connection would not show its certificate again, and could outlive its authority's place in the file.
+        # Without tickets: they are sealed with a key that is only in the memory of one process, and are of use to no other.
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
         context.num_tickets = 0
         _check_readable("tls_cert", self._cert)
@@ -56,6 +58,7 @@ class Certificates:
                     f"tls_client_ca, {self._client_ca}, holds no certificate that can be read: give a PEM file."
                 ) from e
             context.verify_mode = ssl.CERT_REQUIRED
+        context.read_at = time.time()
         return context
 
     def _trouble(self, error: ssl.SSLError) -> str:
@@ -67,6 +70,38 @@ class Certificates:
         if self._key is None:
             return f"tls_cert, {self._cert}, does not hold a certificate and its key in PEM: give the key by tls_key."
         return f"tls_cert, {self._cert}, and tls_key, {self._key}, are not a certificate and its key in PEM."
+
+
+def is_stale(line: Any) -> bool:
+    """Whether a client has come back by a TLS session from before its authority's file was read the last time: OpenSSL
+    does not look at its certificate again then. `line`: the SSL object of a connection after its handshake, or None."""
+    if line is None or not line.session_reused or line.context.verify_mode is not ssl.CERT_REQUIRED:
+        return False
+    return bool(line.session.time <= line.context.read_at)
+
+
+class _Context(ssl.SSLContext):
+    """`read_at`: when its files were read, in s of the wall clock, by which OpenSSL dates its sessions."""
+
+    read_at = 0.0
+
+
+class _Line(ssl.SSLObject):
+    """A handshake that fails says why. OpenSSL leaves its alert in a buffer, which event loops throw away with the
+    connection: so it is told apart in two steps, of which the first looks unfinished and lets the alert out."""
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as e:
+            self._failure = e
+            raise ssl.SSLWantReadError("the alert is to be sent") from e
 
 
 class _Encrypted(Exception):
