@@ -41,7 +41,7 @@ def start() -> Iterator[Start]:
 
 def refusal(clients: Clients, url: str, tls: ssl.SSLContext | None, **options: Any) -> str:
     """Why a client gets no connection: its error names it, and it is a ConnectFailed."""
-    client = clients(url, tls=tls, deadline=2.0, **options)
+    client = clients(url, tls=tls, deadline=0.7, **options)
     with pytest.raises(ConnectFailed) as error:
         client.get(new_sid())
     assert f"({url}: " in str(error.value)
