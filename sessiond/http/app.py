@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from sessiond import codec
 from sessiond.clock import AdjustableClock
@@ -33,7 +33,7 @@ class HttpApp:
         self._guard = Guard(hosts)
         self._bounds = bounds or Bounds()
         self._limits = limits or Limits()
-        self._streams = Streams(store, self._bounds.lifetime)
+        self._streams = Streams(store, self._bounds)
         self._turned_away, self._told_at = 0, float("-inf")
         self._document = codec.to_json(document(store.policy(ANONYMOUS)))
 
@@ -61,7 +61,7 @@ class HttpApp:
     async def _answer(self, handler: Handler, request: web.Request) -> web.StreamResponse:
         response = await self._respond(handler, request)
         # Bytes of a body that nobody has read would be taken for the next request.
-        if self._store.stopping or not request.content.is_eof():
+        if self._store.stopping or not request.content.is_eof() or request.version > HttpVersion11:
             response.force_close()
         return response
 

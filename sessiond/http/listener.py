@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
@@ -116,7 +116,10 @@ class _Request(web.Request):
         protocol.body = payload
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        """Dresses every answer, also to what reached no route."""
+        """Dresses every answer, also to what reached no route, and to what came in a version that is not spoken."""
+        if self._version not in (HttpVersion10, HttpVersion11):
+            self._version = HttpVersion11
+            self._cache.pop("version", None)
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         response.headers.pop(hdrs.SERVER, None)
 
@@ -226,6 +229,11 @@ class _Connection(RequestHandler):
                 self._wait = self._loop.call_later(self._bounds.patience, self._waited)
         elif data and self._waiter is not None and not self._waiter.done():
             self._head_came(len(data))
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        super().set_parser(parser, data_received_cb)
+        if self._heard_all:  # it has shut its side down behind the handshake: nothing else will ever tell the stream
+            parser.feed_eof()
 
     def message_came(self) -> None:
         """The stream has a message in hand: what lies here is at most the beginning of the next."""

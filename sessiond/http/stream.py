@@ -15,6 +15,7 @@ from sessiond import codec
 from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call
 from sessiond.errors import Refused
 from sessiond.http import wire
+from sessiond.http.bounds import Bounds
 from sessiond.record import Answer, failed
 from sessiond.store import Store
 
@@ -46,7 +47,7 @@ class _Connection:
     def __init__(self, socket: web.WebSocketResponse, line: _Line, store: Store, namespace: str) -> None:
         self._socket = socket
         self._line = line
-        self._leaving = False
+        self._told = self._leaving = False
         self._store = store
         self._namespace = namespace
         self._lane = store.lane()
@@ -140,6 +141,13 @@ class _Connection:
                 for group in _groups(answers):
                     await self._socket.send_bytes(codec.pack(group))
 
+    async def tell_stopping(self) -> None:
+        """Asks the client to leave; what it still asks is answered. Once only."""
+        if not self._told:
+            self._told = True
+            self._answers.append(wire.STOPPING)
+            await self.flush()
+
     async def stop(self) -> None:
         """Tells the client, answers what it has asked, and closes. Called twice, it leaves that to the first.
 
@@ -150,8 +158,7 @@ class _Connection:
             return
         self._leaving = True
         with suppress(ConnectionError):
-            self._answers.append(wire.STOPPING)
-            await self.flush()
+            await self.tell_stopping()
             await self._idle.wait()
             await self.flush()
             await self._socket.close(code=wire.CLOSE_STOPPING, message=b"ask on another connection")
@@ -188,12 +195,12 @@ def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
 
 
 class Streams:
-    """All connections, so that they can be told when the daemon stops. `lifetime`: seconds after which one is told so
-    too, and is ended in the same good order; None: never."""
+    """All connections, so that they can be told when the daemon stops. One that has lived for `bounds.lifetime` is told
+    so too; clients leave then by themselves, and after `bounds.patience` it is ended."""
 
-    def __init__(self, store: Store, lifetime: float | None = None) -> None:
+    def __init__(self, store: Store, bounds: Bounds) -> None:
         self._store = store
-        self._lifetime = lifetime
+        self._bounds = bounds
         self._connections: set[_Connection] = set()
         self._partings: set[asyncio.Task[None]] = set()
 
@@ -219,7 +226,8 @@ class Streams:
         connection = _Connection(socket, cast(_Line, request.protocol), self._store, namespace)
         self._connections.add(connection)
         loop = asyncio.get_running_loop()
-        end = None if self._lifetime is None else loop.call_later(self._lifetime, self._part, connection)
+        lifetime = self._bounds.lifetime
+        end = None if lifetime is None else loop.call_later(lifetime, self._part, connection)
         try:
             await connection.run()
         finally:
@@ -229,9 +237,18 @@ class Streams:
         return socket
 
     def _part(self, connection: _Connection) -> None:
-        parting = asyncio.get_running_loop().create_task(connection.stop())
+        parting = asyncio.get_running_loop().create_task(self._part_from(connection))
         self._partings.add(parting)
         parting.add_done_callback(self._partings.discard)
 
+    async def _part_from(self, connection: _Connection) -> None:
+        with suppress(ConnectionError):
+            await connection.tell_stopping()
+        await asyncio.sleep(self._bounds.patience)
+        if connection in self._connections:
+            await asyncio.shield(connection.stop())  # which is not given up when the daemon stops in the middle of it
+
     async def stop(self) -> None:
-        await asyncio.gather(*self._partings, *(connection.stop() for connection in self._connections))
+        for parting in self._partings:
+            parting.cancel()
+        await asyncio.gather(*(connection.stop() for connection in self._connections))
