@@ -65,7 +65,7 @@ class Limits:
 
     def check_misses(self, remote: str | None, now: float) -> None:
         """Before a session is looked for, by a caller without good credentials: refuses whoever has missed too often."""
-        if self._misses and (seconds := self._misses.wait(address_of(remote), now)):
+        if self._misses is not None and (seconds := self._misses.wait(address_of(remote), now)):
             raise TooMany(
                 "too_many_misses",
                 "Too many unknown ids were asked for from this address; wait a moment.",
