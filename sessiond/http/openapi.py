@@ -171,8 +171,8 @@ def _operation(
     return operation
 
 
-_ANYWHERE = ("400", "403", "413", "414", "415", "417", "421", "431", "503")
-"""Answers to what is wrong with any request: its headers, its address, the length of its body."""
+_ANYWHERE = ("400", "403", "413", "414", "415", "417", "421", "429", "431", "503")
+"""Answers to what is wrong with any request, its headers, its address, the length of its body, or with their number."""
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:
