@@ -16,6 +16,7 @@ from typing import Any, get_args
 from sessiond.calls import DAY, Policy, WhenUserFull
 from sessiond.errors import SettingError
 from sessiond.http.address import Listen
+from sessiond.http.bounds import Bounds, connections_for, files_allowed
 from sessiond.tokens import DEFAULT_NAMESPACE, NAMESPACE_RULE, Tokens, check_namespace
 
 POLICY = Policy.__struct_fields__
@@ -24,8 +25,9 @@ POLICY = Policy.__struct_fields__
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon runs with. Durations in ms, sizes in bytes. `allowed_hosts` and `tokens` empty: see
-    docs/settings.md. `namespaces`: the policies of those that have a table in the file."""
+    """What the daemon runs with. Durations in ms, sizes in bytes, budgets a minute; None is `off`. `allowed_hosts` and
+    `tokens` empty, `max_connections` None: see docs/settings.md. `namespaces`: the policies of those that have a table in
+    the file."""
 
     listen: tuple[str, ...]
     data: str
@@ -33,6 +35,16 @@ class Settings:
     cache: int
     allow_anonymous: bool
     allowed_hosts: tuple[str, ...]
+    tls_cert: str | None
+    tls_key: str | None
+    tls_client_ca: str | None
+    socket_mode: int
+    max_connections: int | None
+    connection_lifetime: int | None
+    patience: int
+    idle: int
+    miss_budget: int | None
+    failure_budget: int | None
     ttl: int
     max_ttl: int
     lifetime: int | None
@@ -56,6 +68,14 @@ class Settings:
         """Every namespace that there is: the default one, those with a table, and those that a token is bound to."""
         bound = set() if tokens is None else tokens.namespaces()
         return {**dict.fromkeys([DEFAULT_NAMESPACE, *sorted(bound)], self.policy()), **self.namespaces}
+
+    def bounds(self) -> Bounds:
+        return Bounds(
+            patience=self.patience / 1000,
+            idle=self.idle / 1000,
+            lifetime=None if self.connection_lifetime is None else self.connection_lifetime / 1000,
+            connections=connections_for(files_allowed()) if self.max_connections is None else self.max_connections,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +191,38 @@ def token_path(value: object) -> str:
     return value.strip()
 
 
+def optional_path(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("it is the path of a file")
+    return value.strip() or None
+
+
+def mode(value: object) -> int:
+    """The bits of "0660", or of TOML's 0o660."""
+    text = f"{value:o}" if isinstance(value, int) and not isinstance(value, bool) else str(value).strip()
+    if re.fullmatch(r"(0o?)?[0-7]{3}", text, re.ASCII) is None or not int(text[-3:], 8) & 0o200:
+        raise ValueError("it is a mode in octal that lets the owner in, such as 0660 or 0600")
+    return int(text[-3:], 8)
+
+
+def number(value: object) -> int:
+    match = re.fullmatch(r"\d{1,9}", str(value).strip(), re.ASCII)
+    if match is None or isinstance(value, bool) or int(match[0]) == 0:
+        raise ValueError("it is a whole number from 1")
+    return int(match[0])
+
+
+def automatic_number(value: object) -> int | None:
+    if str(value).strip().lower() == "auto":
+        return None
+    try:
+        return number(value)
+    except ValueError as e:
+        raise ValueError(f"{e}, or auto") from e
+
+
 def durability(value: object) -> str:
     if value not in ("full", "relaxed"):
         raise ValueError("it is full or relaxed")
@@ -202,6 +254,34 @@ SETTINGS: dict[str, Setting] = {
         "Names that a request may give as its Host, beside those listened on; * allows all. May be repeated.",
         "NAME",
         many=True,
+    ),
+    "tls_cert": Setting(None, optional_path, "The certificate for https, with its chain, in PEM.", "PATH"),
+    "tls_key": Setting(None, optional_path, "Its key, if that is not in the same file.", "PATH"),
+    "tls_client_ca": Setting(
+        None,
+        optional_path,
+        "Ask every client for a certificate that one of the authorities in this file signed.",
+        "PATH",
+    ),
+    "socket_mode": Setting("0660", mode, "Who may connect to a unix socket.", "MODE"),
+    "max_connections": Setting(
+        "auto", automatic_number, "How many connections may be open; auto: 80 % of the files that may be.", "NUMBER"
+    ),
+    "connection_lifetime": Setting(
+        "off", optional_duration, "The age at which a connection is ended in good order; off: none.", "DURATION"
+    ),
+    "patience": Setting(
+        "10s", duration, "How long a client may take to send what it has begun, and to read an answer.", "DURATION"
+    ),
+    "idle": Setting("75s", duration, "How long a connection may be silent between two requests.", "DURATION"),
+    "miss_budget": Setting(
+        "6000",
+        optional_number,
+        "Unknown ids that an address without a token may ask for in a minute; or off.",
+        "NUMBER",
+    ),
+    "failure_budget": Setting(
+        "60", optional_number, "Wrong tokens that an address may show in a minute; or off.", "NUMBER"
     ),
     "ttl": Setting("14d", duration, "How long a session lives without renewal when nobody says.", "DURATION"),
     "max_ttl": Setting("400d", duration, "The longest ttl that may be asked for.", "DURATION"),
@@ -360,8 +440,15 @@ def _check_policy(policy: Policy, where: str = "") -> None:
 
 def _together(settings: Settings, guarded: bool) -> Settings:
     """The rules that hold between settings."""
+    for name in ("tls_key", "tls_client_ca"):
+        if getattr(settings, name) is not None and settings.tls_cert is None:
+            raise SettingError(
+                f"{name} is set, and tls_cert is not: without a certificate there is no TLS. Set it too."
+            )
     for listen in map(Listen.read, settings.listen):
-        if not listen.is_local and not settings.allow_anonymous and not guarded:
+        # A client that shows a certificate of the operator's own authority has been asked who it is.
+        asks = guarded or settings.tls_client_ca is not None
+        if not listen.is_local and not settings.allow_anonymous and not asks:
             raise SettingError(
                 f"listen is {listen.address}, where other machines can reach it, and nobody is asked who they "
                 "are. Make a token (`sessiond token add`), listen on 127.0.0.1, or, if the network itself is trusted, "

@@ -1,4 +1,4 @@
-"""What can change while the daemon runs: its tokens, its key list, and the policies of its namespaces.
+"""What can change while the daemon runs: its tokens, its key list, its certificates, and the policies of its namespaces.
 
 All else takes a restart.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sessiond.config import Settings, needing_restart
 from sessiond.errors import SettingError, StartError, TokenError
 from sessiond.http.app import HttpApp
+from sessiond.http.tls import Certificates
 from sessiond.keyring import read_vault
 from sessiond.store import Store
 from sessiond.token_file import Watch
@@ -24,7 +25,13 @@ class Reload:
     """`reread` reads the settings again, from the same sources as at start; it raises SettingError."""
 
     def __init__(
-        self, settings: Settings, reread: Callable[[], Settings], watch: Watch, store: Store, app: HttpApp
+        self,
+        settings: Settings,
+        reread: Callable[[], Settings],
+        watch: Watch,
+        store: Store,
+        app: HttpApp,
+        certificates: Certificates | None = None,
     ) -> None:
         self._settings = settings  # of the start: what needs a restart is compared with these
         self._policies = settings
@@ -32,6 +39,7 @@ class Reload:
         self._watch = watch
         self._store = store
         self._app = app
+        self._certificates = certificates
 
     async def watch_for_ever(self) -> None:
         """Takes up changed tokens, and ends the streams of those that have expired. Ends only by being cancelled."""
@@ -57,7 +65,19 @@ class Reload:
             await hang_up.wait()
             hang_up.clear()
             self.read_settings()
+            self.read_certificates()
             await self.read_keys()
+
+    def read_certificates(self) -> None:
+        """New connections get what is in the files now. Files that cannot be used change nothing."""
+        if self._certificates is None:
+            return
+        try:
+            self._certificates.reload()
+        except SettingError as e:
+            log.error("the certificates stay as they were: %s", e)
+        else:
+            log.info("the certificates were read again; new connections get them")
 
     async def read_keys(self) -> None:
         """Takes up the key list. One that cannot be used is told in the log, and the old one stays."""

@@ -12,8 +12,10 @@ from sessiond import __version__
 from sessiond.clock import AdjustableClock, Clock
 from sessiond.config import Settings, hosts, tokens_path
 from sessiond.engines import Options, open_engine
-from sessiond.http.address import Listen, open_address
+from sessiond.http.address import Listen, Manner, open_address
 from sessiond.http.app import HttpApp
+from sessiond.http.limits import Limits
+from sessiond.http.tls import Certificates
 from sessiond.keyring import read_vault
 from sessiond.reload import Reload
 from sessiond.store import Store
@@ -45,6 +47,12 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
     hang_up = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
 
+    bounds = settings.bounds()
+    certificates = None
+    if settings.tls_cert is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    manner = Manner(None if certificates is None else certificates.context, bounds.patience, settings.socket_mode)
+
     watch = Watch(tokens_path(settings))
     vault = read_vault(settings.encryption_keys)
     options = Options(settings.cache, settings.durability == "relaxed", _end_now, vault)
@@ -59,8 +67,9 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
         )
     store = Store(engine, clock, settings.policies(watch.tokens))
     try:
-        app = HttpApp(store, hosts(settings), lambda: watch.tokens)
-        reload = Reload(settings, reread, watch, store, app)
+        limits = Limits(settings.miss_budget, settings.failure_budget)
+        app = HttpApp(store, hosts(settings), lambda: watch.tokens, bounds, limits)
+        reload = Reload(settings, reread, watch, store, app, certificates)
         runner = app.runner(settings.drain / 1000)
         await runner.setup()
         sockets = ExitStack()  # the files of unix sockets, which go when nobody listens there any more
@@ -71,7 +80,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
             asyncio.create_task(reload.obey_for_ever(hang_up)),
         ]
         try:
-            urls = [await open_address(runner, Listen.read(text), sockets) for text in settings.listen]
+            urls = [await open_address(runner, Listen.read(text), sockets, manner) for text in settings.listen]
             announce(
                 f"sessiond {__version__} listens on {' and '.join(urls)}, keeps its data in {engine.place}, "
                 f"durability {engine.durability}"

@@ -1,8 +1,10 @@
 """Addresses to listen on: reading them, and opening them for a runner."""
 
+import asyncio
 import errno
 import os
 import socket
+import ssl
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -56,15 +58,25 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def open_address(runner: web.BaseRunner, listen: Listen, sockets: ExitStack) -> str:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to listen. `tls`: for TCP addresses, with `handshake` seconds for each connection; None: without. `mode`: of
+    unix sockets."""
+
+    tls: ssl.SSLContext | None = None
+    handshake: float = 10.0
+    mode: int = 0o660
+
+
+async def open_address(runner: web.BaseRunner, listen: Listen, sockets: ExitStack, manner: Manner) -> str:
     """Opens one address, and says its URL. `sockets` gets what has to go when nobody listens any more.
 
     Raises StartError when the address cannot be had.
     """
     try:
         if listen.path:
-            return await _open_unix(runner, Path(listen.path).absolute(), sockets)
-        site = web.TCPSite(runner, listen.host, listen.port, backlog=BACKLOG)
+            return await _open_unix(runner, Path(listen.path).absolute(), sockets, manner.mode)
+        site = _Site(runner, listen, manner)
         await site.start()
     except OSError as e:
         where = listen.path or listen.address
@@ -77,10 +89,31 @@ async def open_address(runner: web.BaseRunner, listen: Listen, sockets: ExitStac
         raise StartError(f"cannot listen on {where}: {reason}. Give another --listen.") from e
     assert site._server is not None
     host, port = site._server.sockets[0].getsockname()[:2]  # type: ignore[attr-defined]
-    return f"http://{Listen(host, port).address}"
+    return f"http{'s' if manner.tls else ''}://{Listen(host, port).address}"
 
 
-async def _open_unix(runner: web.BaseRunner, path: Path, sockets: ExitStack) -> str:
+class _Site(web.TCPSite):
+    """aiohttp's has no limit of its own for a handshake, and asyncio's is 60 s."""
+
+    def __init__(self, runner: web.BaseRunner, listen: Listen, manner: Manner) -> None:
+        super().__init__(runner, listen.host, listen.port, ssl_context=manner.tls, backlog=BACKLOG)
+        self._timeout = None if manner.tls is None else manner.handshake
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        assert self._runner.server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._runner.server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=self._timeout,
+            ssl_shutdown_timeout=self._timeout,
+        )
+
+
+async def _open_unix(runner: web.BaseRunner, path: Path, sockets: ExitStack, mode: int) -> str:
     if path.is_socket():
         # asyncio would take the place of any socket, also of one at which somebody listens.
         with socket.socket(socket.AF_UNIX) as probe:
@@ -90,7 +123,17 @@ async def _open_unix(runner: web.BaseRunner, path: Path, sockets: ExitStack) -> 
         path.unlink()
     elif path.exists():
         raise OSError(errno.EEXIST, "")
-    await web.UnixSite(runner, path, backlog=BACKLOG).start()
+    line = socket.socket(socket.AF_UNIX)
+    # Bound here, because asyncio would bind it with the process' umask, and for a moment open to all whom that lets in.
+    before = os.umask(0o777 & ~mode)
+    try:
+        line.bind(str(path))
+    except BaseException:
+        line.close()
+        raise
+    finally:
+        os.umask(before)
     sockets.callback(path.unlink, missing_ok=True)
-    path.chmod(0o660)
+    line.setblocking(False)
+    await web.SockSite(runner, line, backlog=BACKLOG).start()
     return f"unix://{path}"

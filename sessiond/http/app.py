@@ -1,15 +1,18 @@
 """The HTTP application: the routes together, and the one place where a refusal or a fault becomes an answer."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from sessiond import codec
 from sessiond.clock import AdjustableClock
 from sessiond.errors import Refused
 from sessiond.http import exposition
 from sessiond.http.auth import GRANT, Guard, require
+from sessiond.http.bounds import Bounds
+from sessiond.http.limits import Limits, TooMany
 from sessiond.http.listener import PAYLOAD_ERRORS, Handler, Runner
 from sessiond.http.openapi import document
 from sessiond.http.problem import problem
@@ -26,14 +29,22 @@ class HttpApp:
     nobody is asked for one."""
 
     def __init__(
-        self, store: Store, hosts: Iterable[str] | None, tokens: Callable[[], Tokens | None] = lambda: None
+        self,
+        store: Store,
+        hosts: Iterable[str] | None,
+        tokens: Callable[[], Tokens | None] = lambda: None,
+        bounds: Bounds | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._store = store
         self._guard = Guard(store, hosts, tokens)
-        self._streams = Streams(store)
+        self._bounds = bounds or Bounds()
+        self._limits = limits or Limits()
+        self._streams = Streams(store, self._bounds)
+        self._turned_away, self._told_at = 0, float("-inf")
 
         self._app = web.Application()
-        self._app.add_routes(Rest(store).routes())
+        self._app.add_routes(Rest(store, self._bounds.patience).routes())
         self._app.add_routes(
             [
                 web.get("/v1/stream", self._stream, allow_head=False),
@@ -47,7 +58,7 @@ class HttpApp:
             self._app.add_routes([web.post("/v1/clock", self._clock)])
 
     def runner(self, drain_seconds: float) -> web.BaseRunner:
-        return Runner(self._app, self._answer, drain_seconds)
+        return Runner(self._app, self._answer, drain_seconds, self._bounds, self._one_too_many)
 
     async def stop(self) -> None:
         """Lets every stream finish what it was asked, and closes it."""
@@ -60,17 +71,22 @@ class HttpApp:
     async def _answer(self, handler: Handler, request: web.Request) -> web.StreamResponse:
         response = await self._respond(handler, request)
         # Bytes of a body that nobody has read would be taken for the next request.
-        if self._store.stopping or not request.content.is_eof():
+        if self._store.stopping or not request.content.is_eof() or request.version > HttpVersion11:
             response.force_close()
         return response
 
     async def _respond(self, handler: Handler, request: web.Request) -> web.StreamResponse:
         try:
             self._admit(request)
-            return await handler(request)
+            response = await handler(request)
+            if response.status == web.HTTPNotFound.status_code:
+                self._limits.missed(request.remote, _now())
+            return response
         except Refused as e:
+            if e.code == "unauthorized":
+                e = self._limits.failed(request.remote, _now()) or e
             self._store.figures.refused[e.code] += 1
-            return problem(e.code, e.text)
+            return problem(e.code, e.text, {hdrs.RETRY_AFTER: str(e.retry_after)} if isinstance(e, TooMany) else None)
         except web.HTTPMethodNotAllowed as e:
             allowed = ", ".join(sorted(e.allowed_methods))
             return problem("method_not_allowed", "That method is not for this address.", {hdrs.ALLOW: allowed})
@@ -94,6 +110,20 @@ class HttpApp:
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             raise Refused("expectation", "Only 100-continue can be expected.")
         check_length(request, self._store.policy(grant.namespace))
+        if grant.token is None and request.rel_url.raw_path.startswith("/v1/sessions/"):
+            self._limits.check_misses(request.remote, _now())
+
+    def _one_too_many(self) -> None:
+        """Counts a connection that was turned away, and says so, once a second at most."""
+        self._store.figures.refused["too_many_connections"] += 1
+        self._turned_away += 1
+        if (now := _now()) >= self._told_at + 1:
+            log.warning(
+                "%d connections turned away: %d are open, which is all that max_connections allows.",
+                self._turned_away,
+                self._bounds.connections,
+            )
+            self._turned_away, self._told_at = 0, now
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self._store.stopping:
@@ -123,10 +153,15 @@ class HttpApp:
         clock = self._store.clock
         assert isinstance(clock, AdjustableClock)
         try:
-            body = await read_body(request, self._store.policy(request[GRANT].namespace))
+            body = await read_body(request, self._store.policy(request[GRANT].namespace), self._bounds.patience)
             ms = codec.json_object(body.decode())["advance_ms"]
             if type(ms) is not int or not 0 <= ms <= 10**14:
                 raise ValueError
         except (KeyError, ValueError) as e:
             raise Refused("bad_clock", 'Send {"advance_ms": n}, n from 0.') from e
         return web.Response(body=codec.to_json({"now": clock.advance(ms)}), content_type="application/json")
+
+
+def _now() -> float:
+    """For budgets and logs: seconds of a clock that never goes back."""
+    return asyncio.get_running_loop().time()

@@ -5,14 +5,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
+from sessiond.http.bounds import Bounds
 from sessiond.http.problem import problem
+from sessiond.http.tls import is_stale
 
 log = logging.getLogger("sessiond")
 
@@ -24,12 +26,16 @@ MAX_FIELD = 8190
 
 MAX_HEADERS = 100
 
-FIRST_REQUEST = 10.0
-"""Seconds from a connection's opening in which its first request must have come, up to the end of its headers."""
+MAX_HEAD = 64 * 1024
+"""Bytes of a request up to the end of its headers, as far as they come in packets of their own: MAX_HEADERS of them, each
+near MAX_FIELD, would be 800 KB that every silent connection could hold."""
 
-KEEPALIVE = 75.0
-"""Seconds from an answer in which the headers of the next request must have come: longer than the 60 s after which
-proxies drop an idle connection, so that the proxy is first."""
+MAX_UNREAD = 256 * 1024
+"""Bytes of a message of the stream that may lie here unfinished for as long as the client likes: no fewer than aiohttp
+queues of finished ones (128 KiB) before it stops reading."""
+
+MAX_PARTING = 8
+"""Connections too many that are open at once to be told so; any further is closed without a word."""
 
 LINGER = 2.0
 """Seconds for which the rest of a refused body is read and thrown away, so that the client sees the answer."""
@@ -42,14 +48,22 @@ PAYLOAD_ERRORS = (RequestPayloadError, HttpProcessingError)
 
 
 class Runner(web.AppRunner):
-    """Runs `app`; `around` is given each request first, with what the application would do with it."""
+    """Runs `app`; `around` is given each request first, with what the application would do with it. `turned_away` is
+    called for each connection that was one too many."""
 
-    def __init__(self, app: web.Application, around: Around, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        around: Around,
+        drain_seconds: float,
+        bounds: Bounds,
+        turned_away: Callable[[], None],
+    ) -> None:
         super().__init__(
             app,
             access_log=None,  # a path may hold a sid
             auto_decompress=False,
-            keepalive_timeout=KEEPALIVE,
+            keepalive_timeout=bounds.idle,
             lingering_time=LINGER,
             max_line_size=MAX_URI,
             max_field_size=MAX_FIELD,
@@ -57,19 +71,41 @@ class Runner(web.AppRunner):
             shutdown_timeout=drain_seconds,
         )
         self._around = around
+        self._bounds = bounds
+        self._turned_away = turned_away
 
     async def _make_server(self) -> web.Server:
         # AppRunner offers no way to bring these; the public parts beside it (Server, ServerRunner) know no routes.
         server = await super()._make_server()
         server.__class__ = _Server
+        assert isinstance(server, _Server)
+        server.bounds = self._bounds
+        server.turned_away = self._turned_away
+        server.parting = 0
         server.request_factory = partial(self.app._make_request, _cls=_Request)
-        server.request_handler = partial(self._around, server.request_handler)
+        server.request_handler = partial(self._answer, server.request_handler)
         return server
+
+    async def _answer(self, handler: Handler, request: web.Request) -> web.StreamResponse:
+        response = await self._around(handler, request)
+        if isinstance(request.protocol, _Connection) and request.protocol.is_old:
+            response.force_close()
+        return response
 
 
 class _Server(web.Server):
+    """`parting`: how many connections are open only to be told that they are too many."""
+
+    bounds: Bounds
+    turned_away: Callable[[], None]
+    parting: int
+
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._connections) >= self.bounds.connections
 
 
 class _Request(web.Request):
@@ -80,30 +116,172 @@ class _Request(web.Request):
         protocol.body = payload
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        """Dresses every answer, also to what reached no route."""
+        """Dresses every answer, also to what reached no route, and to what came in a version that is not spoken."""
+        if self._version not in (HttpVersion10, HttpVersion11):
+            self._version = HttpVersion11
+            self._cache.pop("version", None)
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         response.headers.pop(hdrs.SERVER, None)
 
 
+class _HeadTooLong(BadHttpMessage):
+    """A head that is longer than MAX_HEAD, and not at its end."""
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many. Its first request, which is not looked at, is answered 503, or after a moment its silence:
+    an answer that is sent before anything was asked is lost to many clients."""
+
+    def __init__(self, server: _Server, line: asyncio.Transport) -> None:
+        self._server = server
+        self._line = line
+        self._timer: asyncio.TimerHandle | None = None
+        server.turned_away()
+        server.parting += 1
+        if server.parting > MAX_PARTING:
+            line.abort()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(LINGER, line.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._line.is_closing():
+            self._line.write(_farewell())
+            self._line.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.parting -= 1
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _farewell() -> bytes:
+    answer = problem(
+        "too_many_connections", "As many connections are open as this daemon takes; try again in a moment."
+    )
+    assert isinstance(answer.body, bytes)
+    head = (
+        f"HTTP/1.1 {answer.status} Service Unavailable\r\nContent-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\nCache-Control: no-store\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + answer.body
+
+
 class _Connection(RequestHandler):
     """`body`: that of the request in hand. `_heard_all`: the client has shut its side down for sending (shutdown(2),
-    `nc -N`), and waits for answers."""
+    `nc -N`), and waits for answers. `_head_size`, `_unread`: bytes that came of a head, and of a message of the stream,
+    that is not complete."""
 
-    __slots__ = ("_heard_all", "body")
+    __slots__ = ("_bounds", "_cut", "_head_size", "_heard_all", "_line", "_opened_at", "_unread", "_wait", "body")
+
+    _manager: _Server | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert self._manager is not None
+        line = self._line = cast(asyncio.Transport, transport)
+        if self._manager.is_full:
+            line.set_protocol(_TurnedAway(self._manager, line))
+            return
+        self._bounds = self._manager.bounds
+        self._opened_at = self._loop.time()
         self._heard_all = False
         self.body: StreamReader | None = None
-        self._keepalive_timeout = FIRST_REQUEST
+        self._head_size = self._unread = 0
+        self._cut: asyncio.TimerHandle | None = None
+        self._wait: asyncio.TimerHandle | None = None
         super().connection_made(transport)
-        self._keepalive_timeout = KEEPALIVE
+        self._expect_head()
+        if is_stale(line.get_extra_info("ssl_object")):
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        for timer in (self._cut, self._wait):
+            if timer is not None:
+                timer.cancel()
+        self._cut = self._wait = None
+        super().connection_lost(exc)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it has lived for as long as a connection may."""
+        lifetime = self._bounds.lifetime
+        return lifetime is not None and self._loop.time() >= self._opened_at + lifetime
+
+    async def start(self) -> None:
+        try:
+            await super().start()
+        finally:
+            # Closing lets what is still to be sent go out first, for which a client that does not read can be waited
+            # for in vain.
+            if self._manager is not None:
+                self._cut_in_time()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # With a body unfinished, the only message that can follow is an error in it; aiohttp lets its reader wait on.
-        if self._messages and (reading := self._unfinished()) is not None:
-            reading.set_exception(RequestPayloadError())
-            reading.feed_eof()
+        if self._messages:
+            self._head_size = 0
+            # With a body unfinished, the only message that can follow is an error in it; aiohttp lets its reader wait on.
+            if (reading := self._unfinished()) is not None:
+                reading.set_exception(RequestPayloadError())
+                reading.feed_eof()
+        elif self._payload_parser is not None:
+            self._unread += len(data)
+            if self._unread > MAX_UNREAD and self._wait is None:
+                self._wait = self._loop.call_later(self._bounds.patience, self._waited)
+        elif data and self._waiter is not None and not self._waiter.done():
+            self._head_came(len(data))
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        super().set_parser(parser, data_received_cb)
+        if self._heard_all:  # it has shut its side down behind the handshake: nothing else will ever tell the stream
+            parser.feed_eof()
+
+    def message_came(self) -> None:
+        """The stream has a message in hand: what lies here is at most the beginning of the next."""
+        self._unread = 0
+        if self._wait is not None:
+            self._wait.cancel()
+            self._wait = None
+
+    def _waited(self) -> None:
+        """Ends a stream whose long message did not come to its end; not one that the daemon has stopped reading from."""
+        self._wait = None
+        if self._reading_paused or self._buffer_paused:
+            self._wait = self._loop.call_later(self._bounds.patience, self._waited)
+        else:
+            self._line.abort()
+
+    def _head_came(self, size: int) -> None:
+        """A part of a request's head, which has to be complete in time and of a reasonable size."""
+        if self._head_size == 0:
+            self._expect_head()
+        self._head_size += size
+        if self._head_size > MAX_HEAD and self._waiter is not None:
+            self._messages.append((_ErrInfo(400, _HeadTooLong("the head is too long"), ""), EMPTY_PAYLOAD))
+            self._waiter.set_result(None)
+            self._close = True  # reads no further
+
+    def _expect_head(self) -> None:
+        """Closes the connection unless the head of a request is complete within `patience`, or when it was due anyway."""
+        due = min(self._loop.time() + self._bounds.patience, self._next_keepalive_close_time)
+        self._next_keepalive_close_time = due
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._keepalive_handle = self._loop.call_at(due, self._process_keepalive)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._cut_in_time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._cut is not None and not self._line.is_closing():
+            self._cut.cancel()
+            self._cut = None
+
+    def _cut_in_time(self) -> None:
+        """Ends the connection, unless what it has to send is taken in time."""
+        if self._cut is None:
+            self._cut = self._loop.call_later(self._bounds.patience, self._line.abort)
 
     def close(self) -> None:
         """Not in the middle of a body: aiohttp would hear no more of it. A stopping daemon closes behind the answer."""
@@ -122,7 +300,9 @@ class _Connection(RequestHandler):
         """True keeps the connection open for what is still to be answered."""
         idle = self._waiter is not None and not self._waiter.done()
         cut_off = self._unfinished() is not None or not all(body.is_eof() for _, body in self._messages)
-        self._heard_all = not idle and not cut_off and self._payload_parser is None
+        # TLS has no half of a connection: there, the end of the one side is the end.
+        is_plain = self.ssl_context is None
+        self._heard_all = is_plain and not idle and not cut_off and self._payload_parser is None
         return self._heard_all
 
     async def finish_response(
@@ -148,6 +328,10 @@ class _Connection(RequestHandler):
             raise ConnectionError("half of an answer is sent; nothing can be put right")
         if isinstance(exc, LineTooLong) and MAX_URI in exc.args:
             answer = problem("uri_too_long", "The address is too long.")
+        elif isinstance(exc, _HeadTooLong):
+            answer = problem(
+                "headers_too_large", f"The headers of a request are {MAX_HEAD // 1024} KiB at most, together."
+            )
         elif isinstance(exc, LineTooLong):
             answer = problem("headers_too_large", "A header is too long.")
         elif isinstance(exc, BadHttpMessage) and exc.message == "Too many headers received":

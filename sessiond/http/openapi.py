@@ -181,8 +181,8 @@ def _operation(
     return operation
 
 
-_ANYWHERE = ("400", "401", "403", "413", "414", "415", "417", "421", "431", "503")
-"""Answers to what is wrong with any request: its token, its headers, its address, the length of its body."""
+_ANYWHERE = ("400", "401", "403", "413", "414", "415", "417", "421", "429", "431", "503")
+"""Answers to what is wrong with any request: its token, its headers, its address, the length of its body, or their number."""
 
 
 def _ref(kind: str, name: str) -> dict[str, str]:

@@ -67,13 +67,13 @@ _SECONDS = re.compile(r"(\d{1,12})(?:\.(\d{1,3}))?")
 _ETAG = re.compile(r'"([1-9]\d{0,15})"')
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
-BODY_SECONDS = 10.0
-"""Seconds in which the whole body must have come: max_data is far less than what any network carries in that time."""
-
 
 class Rest:
-    def __init__(self, store: Store) -> None:
+    """`patience`: seconds in which a whole body must have come; max_data is far less than a network carries in that time."""
+
+    def __init__(self, store: Store, patience: float) -> None:
         self._store = store
+        self._patience = patience
 
     def routes(self) -> list[web.RouteDef]:
         one = "/v1/sessions/{session:(?!count(?:/|$))[^/]+}"  # a sid that is `count` has only its ~key
@@ -96,7 +96,7 @@ class Rest:
         query = _query(request, {"ttl", "lifetime"})
         ttl, lifetime = _ttl_and_lifetime(query, policy)
         user, meta = _owner(request)
-        format, data = await _body(request, policy, _FORMATS)
+        format, data = await self._body(request, policy, _FORMATS)
         sid = secrets.token_urlsafe(32)
         address = (namespace, key_of(sid))
         answer, record = await self._ask(calls.create(address, format, data, policy, ttl, lifetime, user, meta))
@@ -131,7 +131,7 @@ class Rest:
         when = _condition(request)
         ttl, lifetime = _ttl_and_lifetime(query, policy)
         user, meta = _owner(request)
-        format, data = await _body(request, policy, _FORMATS)
+        format, data = await self._body(request, policy, _FORMATS)
         call: Call
         if when is None:
             call = calls.create(address, format, data, policy, ttl, lifetime, user, meta)
@@ -147,7 +147,7 @@ class Rest:
         query = _query(request, {"ttl"})
         ttl = check_ttl(_ms(query.get("ttl")), policy)
         user, meta = _owner(request)
-        format, data = await _body(request, policy, _PATCH_FORMATS)
+        format, data = await self._body(request, policy, _PATCH_FORMATS)
         changes, remove = codec.null_entries(format, data)
         answer, record = await self._ask(calls.patch(address, policy, format, changes, remove, ttl, user, meta))
         return of_answer(answer) if record is None else web.Response(status=204, headers=_state(record))
@@ -217,6 +217,17 @@ class Rest:
     def _session(self, request: web.Request, action: str) -> tuple[Address, Policy]:
         namespace, policy = self._namespace(request, action)
         return (namespace, _key(request.match_info["session"])), policy
+
+    async def _body(self, request: web.Request, policy: Policy, formats: Mapping[str, str]) -> tuple[str, bytes]:
+        """The body and its format, checked in depth."""
+        # Not request.content_type: aiohttp takes a type that it cannot read for opaque bytes.
+        media = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+        format = formats.get(media)
+        if format is None or (request.charset or "utf-8").lower() != "utf-8":
+            raise Refused("media_type", f"Send one of {', '.join(sorted(formats))}, in UTF-8.")
+        data = await read_body(request, policy, self._patience)
+        codec.check_strict(format, data)
+        return format, data
 
 
 # Requests ------------------------------------------------------------------------------------------
@@ -325,31 +336,19 @@ def _knows(if_none_match: str, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-async def _body(request: web.Request, policy: Policy, formats: Mapping[str, str]) -> tuple[str, bytes]:
-    """The body and its format, checked in depth."""
-    # Not request.content_type: aiohttp takes a type that it cannot read for opaque bytes.
-    media = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
-    format = formats.get(media)
-    if format is None or (request.charset or "utf-8").lower() != "utf-8":
-        raise Refused("media_type", f"Send one of {', '.join(sorted(formats))}, in UTF-8.")
-    data = await read_body(request, policy)
-    codec.check_strict(format, data)
-    return format, data
-
-
-async def read_body(request: web.Request, policy: Policy) -> bytes:
-    """The whole body, which is read no further than a session's data may be long."""
+async def read_body(request: web.Request, policy: Policy, patience: float) -> bytes:
+    """The whole body, which is read no further than a session's data may be long, and no longer than `patience`, in s."""
     check_length(request, policy)
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(patience):
             async for part in request.content.iter_any():
                 parts.append(part)
                 size += len(part)
                 calls.check_size(size, policy)
     except TimeoutError as e:
-        raise Refused("too_slow", f"The body did not come within {BODY_SECONDS:.0f} s.") from e
+        raise Refused("too_slow", f"The body did not come within {patience:g} s.") from e
     return b"".join(parts)
 
 

@@ -7,7 +7,7 @@ answered at once; the sender wakes when a commit has answered the rest. Both sen
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, cast
 
 from aiohttp import WSMsgType, hdrs, web
 
@@ -16,6 +16,7 @@ from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call
 from sessiond.errors import Refused
 from sessiond.http import wire
 from sessiond.http.auth import check_call
+from sessiond.http.bounds import Bounds
 from sessiond.record import Answer, failed
 from sessiond.store import Store
 from sessiond.tokens import NEEDS, Grant
@@ -38,13 +39,24 @@ MAX_WAITING = 10_000
 _MALFORMED = f"a message is an array of at most {wire.MAX_CALLS} calls".encode()
 
 _STOPPING = failed("stopping", "The daemon is stopping; ask another, or again in a moment.")
+_LEAVING = failed("stopping", "This connection has come to its end; ask on another.")
+
+
+class _Line(Protocol):
+    """What the listener's connection wants to know of the stream on it."""
+
+    def message_came(self) -> None: ...
 
 
 class _Connection:
-    def __init__(self, request: web.Request, socket: web.WebSocketResponse, store: Store, grant: Grant) -> None:
+    def __init__(
+        self, request: web.Request, socket: web.WebSocketResponse, line: _Line, store: Store, grant: Grant
+    ) -> None:
         self.grant = grant
         self._request = request
         self._socket = socket
+        self._line = line
+        self._told = self._leaving = False
         self._store = store
         self._namespace = grant.namespace
         self._may_all = grant.actions >= NEEDS.keys()
@@ -64,6 +76,7 @@ class _Connection:
         sender = asyncio.create_task(self._send_for_ever())
         try:
             async for message in self._socket:
+                self._line.message_came()
                 if self.is_ending:
                     continue
                 if message.type is not WSMsgType.BINARY:
@@ -102,8 +115,9 @@ class _Connection:
             if isinstance(call, Refused):
                 self._store.figures.refused[call.code] += 1
                 self._answers.append(wire.refusal_fields(seq, call))
-            elif self._store.stopping:
-                self._answers.append(wire.answer_fields(seq, call, _STOPPING))
+            elif self._store.stopping or self._leaving:
+                reason = _STOPPING if self._store.stopping else _LEAVING
+                self._answers.append(wire.answer_fields(seq, call, reason))
             else:
                 seqs.append(seq)
                 calls.append(call)
@@ -154,15 +168,25 @@ class _Connection:
                 for group in _groups(answers):
                     await self._socket.send_bytes(codec.pack(group))
 
+    async def tell_stopping(self) -> None:
+        """Asks the client to leave; what it still asks is answered. Once only."""
+        if not self._told:
+            self._told = True
+            self._answers.append(wire.STOPPING)
+            await self.flush()
+
     async def stop(self) -> None:
-        """Tells the client, answers what it has asked, and closes.
+        """Tells the client, answers what it has asked, and closes. Called twice, it leaves that to the first.
 
         By now nothing new is begun, and all that was begun is answered before the close: so a call without an answer
         at a close with 1001 was not begun, which docs/protocol.md tells clients to rely on.
         """
+        if self._leaving:
+            return
+        self._leaving = True
         with suppress(ConnectionError):
-            self._answers.append(wire.STOPPING)
-            await self._close_behind_answers(wire.CLOSE_STOPPING, b"the daemon is stopping")
+            await self.tell_stopping()
+            await self._close_behind_answers(wire.CLOSE_STOPPING, b"ask on another connection")
 
     async def end(self) -> None:
         """Answers what was begun before `is_ending` was set, and closes: the token does not allow more.
@@ -217,12 +241,15 @@ def _groups(answers: list[list[Any]]) -> Iterator[list[list[Any]]]:
 
 
 class Streams:
-    """All connections, so that they can be told when the daemon stops, and ended when their token does."""
+    """All connections, so that they can be told when the daemon stops, and ended when their token does. One that has lived
+    for `bounds.lifetime` is told so too; clients leave then by themselves, and after `bounds.patience` it is ended."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, bounds: Bounds) -> None:
         self._store = store
+        self._bounds = bounds
         self._connections: set[_Connection] = set()
         self._ending: set[asyncio.Task[None]] = set()
+        self._partings: set[asyncio.Task[None]] = set()
 
     @property
     def number(self) -> int:
@@ -243,12 +270,17 @@ class Streams:
                 "bad_handshake", f"This is the stream: upgrade to a WebSocket with sub-protocol {wire.PROTOCOL}."
             )
         await socket.prepare(request)
-        connection = _Connection(request, socket, self._store, grant)
+        connection = _Connection(request, socket, cast(_Line, request.protocol), self._store, grant)
         self._connections.add(connection)
+        loop = asyncio.get_running_loop()
+        lifetime = self._bounds.lifetime
+        end = None if lifetime is None else loop.call_later(lifetime, self._part, connection)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
+            if end is not None:
+                end.cancel()
         return socket
 
     def end_unless(self, holds: Callable[[Grant], bool]) -> None:
@@ -260,5 +292,19 @@ class Streams:
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)
 
+    def _part(self, connection: _Connection) -> None:
+        parting = asyncio.get_running_loop().create_task(self._part_from(connection))
+        self._partings.add(parting)
+        parting.add_done_callback(self._partings.discard)
+
+    async def _part_from(self, connection: _Connection) -> None:
+        with suppress(ConnectionError):
+            await connection.tell_stopping()
+        await asyncio.sleep(self._bounds.patience)
+        if connection in self._connections:
+            await asyncio.shield(connection.stop())  # which is not given up when the daemon stops in the middle of it
+
     async def stop(self) -> None:
+        for parting in self._partings:
+            parting.cancel()
         await asyncio.gather(*(connection.stop() for connection in self._connections))

@@ -73,7 +73,7 @@ class Daemon:
             self.process.wait()
             self.close()
             raise AssertionError(f"the daemon did not start: {self.log}")
-        found = re.search(r"http://([^ ,]+):(\d+)", self.line)
+        found = re.search(r"https?://([^ ,]+):(\d+)", self.line)
         self.host, self.port = (found[1].strip("[]"), int(found[2])) if found else ("", 0)
 
     @property

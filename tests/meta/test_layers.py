@@ -24,7 +24,10 @@ FLOORS = [
     {"engines.sqlite.engine"},
     {"engines.sqlite"},
     {"store"},
-    {"sweeper", "timekeeper", "http.address", "http.auth", "http.problem", "http.wire"},
+    {
+        *("sweeper", "timekeeper", "http.address", "http.auth", "http.bounds", "http.limits", "http.problem"),
+        *("http.tls", "http.wire"),
+    },
     {"http.listener", "http.rest", "http.stream", "http.exposition"},
     {"http.openapi"},
     {"http.app"},

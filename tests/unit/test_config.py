@@ -12,6 +12,7 @@ from sessiond.config import (
     Settings,
     duration,
     hosts,
+    mode,
     needing_restart,
     read_settings,
     size,
@@ -19,6 +20,7 @@ from sessiond.config import (
 )
 from sessiond.errors import SettingError
 from sessiond.http.address import Listen
+from sessiond.http.bounds import Bounds, connections_for, files_allowed
 from sessiond.tokens import Tokens, add
 
 DAY = 24 * 3600 * 1000
@@ -44,6 +46,16 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         cache=256 * 1024**2,
         allow_anonymous=False,
         allowed_hosts=(),
+        tls_cert=None,
+        tls_key=None,
+        tls_client_ca=None,
+        socket_mode=0o660,
+        max_connections=None,
+        connection_lifetime=None,
+        patience=10_000,
+        idle=75_000,
+        miss_budget=6000,
+        failure_budget=60,
         ttl=14 * DAY,
         max_ttl=400 * DAY,
         lifetime=None,
@@ -220,6 +232,20 @@ def test_limits_are_part_of_the_policy() -> None:
         ("durability", "some", "it is full or relaxed"),
         ("cache", "much", "a size is bytes, such as 65536, or has a unit: 64KiB, 256MiB, 1GiB"),
         ("allow_anonymous", "maybe", "it is true or false"),
+        ("tls_cert", "a\0b", "it is the path of a file"),
+        ("tls_key", "a\0b", "it is the path of a file"),
+        ("tls_client_ca", "a\0b", "it is the path of a file"),
+        ("socket_mode", "rw", "it is a mode in octal that lets the owner in, such as 0660 or 0600"),
+        ("max_connections", "0", "it is a whole number from 1, or auto"),
+        (
+            "connection_lifetime",
+            "never",
+            "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d; or it is off",
+        ),
+        ("patience", "0", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("idle", "long", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
+        ("miss_budget", "-1", "it is a whole number from 1, or off"),
+        ("failure_budget", "1.5", "it is a whole number from 1, or off"),
         ("ttl", "0", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         ("max_ttl", "ever", "a duration is seconds, such as 90 or 0.5, or has a unit: 500ms, 30m, 12h, 14d"),
         (
@@ -262,6 +288,55 @@ def test_every_setting_has_a_wrong_value_above() -> None:
 def test_a_boolean_has_many_spellings(text: str, value: bool) -> None:
     """As environments write them; a variable that is set and empty is false."""
     assert read_settings({}, {"SESSIOND_ADJUSTABLE_CLOCK": text}, None).adjustable_clock is value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("0660", 0o660), ("600", 0o600), ("0o666", 0o666), (0o660, 0o660), (0o200, 0o200)],
+)
+def test_a_mode_is_octal(value: object, expected: int) -> None:
+    """As chmod takes it; TOML's own octal number is what it says."""
+    assert mode(value) == expected
+
+
+@pytest.mark.parametrize("value", ["0460", "0", "668", "06600", "-660", True, 660, ""])
+def test_what_is_no_mode_is_refused(value: object) -> None:
+    """Digits that are not octal, bits that sockets do not have, and a socket that its own daemon's user may not use."""
+    with pytest.raises(ValueError, match="a mode in octal"):
+        mode(value)
+
+
+def test_numbers_may_be_left_to_the_daemon_or_switched_off() -> None:
+    """auto and off stand for no number."""
+    found = settings(max_connections="auto", miss_budget="off", failure_budget=" OFF ")
+
+    assert (found.max_connections, found.miss_budget, found.failure_budget) == (None, None, None)
+    assert settings(max_connections="20", miss_budget=3).bounds().connections == 20
+
+
+def test_the_bounds_are_in_seconds() -> None:
+    """What the listener keeps to is made of the settings; auto is reckoned from the files that the process may open."""
+    bounds = settings(patience="5s", idle=60, connection_lifetime="1h").bounds()
+
+    assert Bounds(5.0, 60.0, 3600.0, connections_for(files_allowed())) == bounds
+    assert settings().bounds().lifetime is None
+
+
+def test_tls_begins_with_a_certificate() -> None:
+    """A key or an authority without a certificate would leave the daemon without TLS: it is a mistake."""
+    for name in ("tls_key", "tls_client_ca"):
+        assert mistake({name: "some.pem"}) == (
+            f"{name} is set, and tls_cert is not: without a certificate there is no TLS. Set it too."
+        )
+    assert settings(tls_cert="both.pem").tls_key is None
+
+
+def test_a_client_certificate_says_who_somebody_is() -> None:
+    """A daemon that asks every client for a certificate may listen for other machines; one that only shows its own may not."""
+    abroad = {"listen": ("0.0.0.0:0",), "tls_cert": "cert.pem"}
+
+    assert settings(**abroad, tls_client_ca="ca.pem").listen == ("0.0.0.0:0",)
+    assert "nobody is asked who they are" in mistake(abroad)
 
 
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:

@@ -132,6 +132,18 @@ def test_a_unix_socket_is_for_its_owner_and_group_and_goes_with_the_daemon(start
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("mode", "expected"), [("0600", 0o600), ("666", 0o666)])
+def test_a_unix_socket_has_the_mode_that_is_set(start: Any, tmp_path: Path, mode: str, expected: int) -> None:
+    """Whatever the umask; and files that the daemon makes later are not touched by it."""
+    path = tmp_path / "s.sock"
+    before = ["sh", "-c", 'umask 077; exec "$@"', "sh"]
+
+    start("--socket-mode", mode, listen=[f"unix:{path}"], before=before)
+
+    assert stat.S_IMODE(path.stat().st_mode) == expected
+    assert unix_ask(path).status == 200
+
+
 def test_a_stale_unix_socket_is_taken_over(start: Any, tmp_path: Path) -> None:
     """What a killed daemon left behind is in nobody's way."""
     path = tmp_path / "s.sock"

@@ -312,6 +312,7 @@ class Client:
     def _connect(self, deadline: float) -> Connection | None:
         """One attempt at every address; None when all failed, which the route then knows."""
         tried: list[tuple[Address, Exception]] = []
+        before = self._route.error
         for address in self._route.order():
             until = min(deadline, time.monotonic() + self._route.timeout)
             try:
@@ -325,5 +326,8 @@ class Client:
                 self._route.succeeded(address)
                 self.stats.connects += 1
                 return connection
-        self._route.failed(time.monotonic(), _policy.connect_failed(tried))
+        # An attempt that was cut short by the caller's deadline says less about the daemon than the one before it did.
+        is_late = time.monotonic() >= deadline and isinstance(tried[-1][1], TimeoutError)
+        reason = before if before is not None and is_late else _policy.connect_failed(tried)
+        self._route.failed(time.monotonic(), reason)
         return None

@@ -33,7 +33,7 @@ from ._sync import Client
 from ._urls import parse_urls
 
 START_TIMEOUT = 10.0
-_URL = re.compile(r"(?:http|unix)://[^\s,]+")
+_URL = re.compile(r"(?:https?|unix)://[^\s,]+")
 
 
 class Server:
@@ -78,7 +78,7 @@ class Server:
             raise RuntimeError(f"sessiond started with a line that names no address: {line[0]}")
         self.url = found[0]
         if not self.url.startswith("unix:"):
-            self._listen = self.url.removeprefix("http://")  # the same port for the next start
+            self._listen = self.url.partition("://")[2]  # the same port for the next start
 
     def stop(self) -> None:
         """Ends the daemon as an operator would; it finishes its work first."""

@@ -76,8 +76,8 @@ class Daemon {
       once(child, 'exit').then(() => Promise.reject(new Error(`sessiond did not start. It said: ${said}`))),
       timeout(START_TIMEOUT, () => new Error(`sessiond did not start in time. It said: ${said}`)),
     ]);
-    this.url = /http:\/\/[^\s,]+/.exec(line)[0];
-    this.#listen = this.url.slice('http://'.length); // the same port for the next start
+    this.url = /https?:\/\/[^\s,]+/.exec(line)[0];
+    this.#listen = this.url.slice(this.url.indexOf('//') + 2); // the same port for the next start
   }
 
   /** Ends it as an operator would. */
@@ -130,4 +130,13 @@ function timeout(ms, makeError) {
   });
 }
 
-module.exports = { Daemon, ROOT, cannotRun, sessiond };
+/** Runs a Python program with the daemon's own Python; what it printed. */
+function python(program, ...args) {
+  const { status, stdout, stderr } = spawnSync(COMMAND[0], ['-c', program, ...args], { cwd: ROOT, encoding: 'utf8' });
+  if (status !== 0) {
+    throw new Error(stderr);
+  }
+  return stdout;
+}
+
+module.exports = { Daemon, ROOT, cannotRun, python, sessiond };
