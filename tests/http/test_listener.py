@@ -147,7 +147,7 @@ class Served(NamedTuple):
 @asynccontextmanager
 async def serving(bounds: Bounds) -> AsyncIterator[Served]:
     store = Store(await open_engine("memory:", Options(0, False, pytest.fail)), Clock(), {"default": Policy()})
-    app = HttpApp(store, None, bounds)
+    app = HttpApp(store, None, bounds=bounds)
     runner = app.runner(1)
     await runner.setup()
     line = socket.create_server(("127.0.0.1", 0))
