@@ -128,6 +128,28 @@ def test_a_body_is_not_read_before_the_token(guarded: Daemon) -> None:
     assert (reply.status, reply.headers["Connection"]) == (401, "close")
 
 
+def test_guessing_tokens_is_slowed_down_and_hurts_nobody_else(tmp_path: Path) -> None:
+    """After its budget an address gets 429, on REST and at the stream's handshake; who shows a good token goes on from there."""
+    data = str(tmp_path / "s.db")
+    token = make_token(data, "shop")
+    daemon = Daemon("--failure-budget", "20", data=data)
+    try:
+        guesses = [daemon.ask("GET", "/v1/sessions/count", headers=bearer(f"guess{n}")) for n in range(100)]
+        slowed = [reply for reply in guesses if reply.status == 429]
+
+        assert {401, 429} == {reply.status for reply in guesses}
+        assert len(slowed) >= 70
+        assert all(int(reply.headers["Retry-After"]) >= 1 for reply in slowed)
+        assert {"too_many_failures"} == {reply.json["code"] for reply in slowed}
+        with Stream(daemon.host, daemon.port, headers="Authorization: Bearer guess\r\n") as stream:
+            assert stream.status == 429
+        assert daemon.ask("GET", "/v1/sessions/count", headers=bearer(token)).json == {"count": 0}
+        with Stream(daemon.host, daemon.port, headers=f"Authorization: Bearer {token}\r\n") as stream:
+            assert stream.status == 101
+    finally:
+        assert daemon.stop() == 0, daemon.log
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_how_the_daemon_is_anybody_may_ask(guarded: Daemon, path: str) -> None:
     """Supervisors and load balancers have no token; a wrong one does not matter."""

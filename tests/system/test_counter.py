@@ -141,8 +141,9 @@ async def test_nothing_acknowledged_is_lost_when_everything_is_killed(
                 sid = visitor.sid
                 if await visitor.visit(chance.choice(apps).port, "/leave") and sid:
                     left.append(sid)
-                    visitor.jar.clear()
-                    visitor.seen.clear()
+                # Without an answer nobody knows whether he has left; either way he comes back as somebody else.
+                visitor.jar.clear()
+                visitor.seen.clear()
             else:
                 await visitor.count(chance.choice(apps).port)
                 assert len(visitor.seen) == len(set(visitor.seen)), visitor.seen

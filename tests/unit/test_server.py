@@ -384,7 +384,7 @@ def test_a_failed_fsync_ends_the_process(start: Any, tmp_path: Path, when: int) 
 
 
 def test_a_hang_up_is_not_the_end(start: Any, tmp_path: Path) -> None:
-    """SIGHUP has the daemon read its key list again; without one, or with one that cannot be used, it serves on and says so."""
+    """SIGHUP has the daemon read its settings and its key list again; with a list that cannot be used it serves on and says so."""
     keys = tmp_path / "keys"
     keys.write_text(f"one:{'A' * 43}=\n")
     clear = start(data=str(tmp_path / "clear.db"))
@@ -392,7 +392,7 @@ def test_a_hang_up_is_not_the_end(start: Any, tmp_path: Path) -> None:
     sid = encrypted.create('{"n":1}')
 
     clear.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "there is no key list to read again" in clear.log)
+    wait_until(lambda: "the settings were read again" in clear.log)
     keys.write_text("canary\n")
     encrypted.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "the key list stays as it was: line 1 of the key list" in encrypted.log)
