@@ -10,7 +10,7 @@ disk of a million sessions and some years of scrubbing comes close enough to.
 
 Scheme 1, encrypted: length of the key's id (1 byte) · id · prefix (12 bytes) · nonce (12 bytes) · AES-256-GCM of the
 packed record, its tag at the end. The key is derived from the listed one and the prefix, which is drawn anew for every
-65,536 seals, so that random nonces stay safe for ever; docs/decisions/0006-vault.md has the bounds. What is
+65,536 seals, so that random nonces stay safe for ever; docs/decisions/0008-vault.md has the bounds. What is
 authenticated beside the record: everything before the ciphertext, and the context.
 
 A vault has a list of seals, the current one first: it seals with that one and opens with any of them.
