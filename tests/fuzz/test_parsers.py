@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from sessiond import codec
 from sessiond.calls import Policy
-from sessiond.errors import Refused
+from sessiond.errors import Damaged, Refused
 from sessiond.http import wire
+from sessiond.vault import Clear, Key, Vault
 from sessiond_client import AuthError
 from sessiond_client._frames import FrameReader, Opening, ProtocolError
-from sessiond_client.cookies import decode_cookie, encode_cookie, key_of, sign, unsign
+from sessiond_client.cookies import SessionCookie, decode_cookie, encode_cookie, key_of, sign, unsign
 
-from .support import SEED, fuzz
+from .support import SEED, corpus, fuzz
 
 POLICY = Policy()
 
@@ -133,7 +134,34 @@ def check_cookie(data: bytes) -> None:
     assert len(key_of(value)) == 32
     assert decode_cookie(encode_cookie(value)) == value or "\ud800" <= max(value, default="") <= "\udfff"
 
+    header = raw if raw.startswith("sid=") else f"sid={raw}"
+    bare, signed = SessionCookie("sid").read([header]).sid, SessionCookie("sid", secret="first").read([raw, header]).sid
+    assert bare is None or (bare in header and len(bare) == 43)
+    assert (
+        signed is None or encode_cookie(sign(signed, "first")) in raw + header or sign(signed, "first") in raw + header
+    )
+
 
 def test_cookies() -> None:
-    """A cookie's value is read without an error, and holds a sid only if a secret has signed it."""
+    """Cookies are read without an error, and hold a sid only if it has our form, or a secret has signed it."""
     assert fuzz("cookies", check_cookie) > 100
+
+
+ROW = b"the columns beside it"
+VAULT = Vault([Key("red", b"r" * 32), Clear()])
+KEPT = {sealed: VAULT.open(ROW, sealed) for sealed in corpus("rows")}
+
+
+def check_row(data: bytes) -> None:
+    try:
+        record = VAULT.open(ROW, data)
+    except Damaged:
+        assert data not in KEPT
+    else:
+        assert record == KEPT[data]
+
+
+def test_rows() -> None:
+    """A stored row opens as what was written, encrypted or not; changed anywhere, it is Damaged and nothing else."""
+    assert any(KEPT.values())
+    assert fuzz("rows", check_row) > 100
