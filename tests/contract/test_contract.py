@@ -1250,7 +1250,8 @@ async def test_no_answer_shows_what_a_crash_could_undo(subject: Subject) -> None
     file = sqlite3.connect(subject.path)
 
     def in_file(name: str) -> int | None:
-        row = file.execute("select * from sessions where key = ? and kind = 1", (key(name),)).fetchone()
+        columns = "namespace, key, kind, user, expires_at, version, sealed"
+        row = file.execute(f"select {columns} from sessions where key = ? and kind = 1", (key(name),)).fetchone()
         if row is None:
             return None
         record = subject.options.vault.open(codec.pack(row[:-1]), row[-1])
