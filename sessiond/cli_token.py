@@ -102,7 +102,7 @@ def add(
     is_first = not path.exists()
     _tell(*_change(path, edit), as_json)
     if is_first:
-        click.echo("This is the first token: from now on the daemon asks everybody for one.", err=True)
+        click.echo(f"This is the first token, in {path}: a daemon with that file asks everybody for one.", err=True)
 
 
 @token.command()

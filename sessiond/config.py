@@ -427,11 +427,16 @@ def _check_tables(file: Path, tables: object) -> None:
             raise SettingError(f"{file} has a table [namespaces.{name}]: {NAMESPACE_RULE}.") from e
 
 
+def _said(ms: int) -> str:
+    """A duration as people give it: in days where it is whole days."""
+    return f"{ms // DAY}d" if ms % DAY == 0 else f"{ms / 1000:.15g} s"
+
+
 def _check_policy(policy: Policy, where: str = "") -> None:
     """The rules that hold between the settings of a namespace."""
     if policy.ttl > policy.max_ttl:
         raise SettingError(
-            f"{where}ttl, {policy.ttl / 1000:g} s, is longer than max_ttl, {policy.max_ttl / 1000:g} s: "
+            f"{where}ttl, {_said(policy.ttl)}, is longer than max_ttl, {_said(policy.max_ttl)}: "
             "lower the one or raise the other."
         )
     if policy.max_data > MAX_DATA:

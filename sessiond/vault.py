@@ -91,7 +91,7 @@ class Key:
         except ImportError as e:
             raise SettingError(
                 "encryption_keys is set, and the library that encrypts is not installed: "
-                "install it with pip install 'sessiond[encryption]'."
+                "install it where the daemon is: pip install cryptography."
             ) from e
         self.id = name
         self.header = _ENCRYPTED + bytes([len(name)]) + name.encode("ascii")

@@ -29,7 +29,8 @@ def test_a_token_is_printed_once_and_alone(data: str) -> None:
 
     assert (code, bool(TEXT.fullmatch(out))) == (0, True)
     assert err == (
-        "Keep it now: it is not shown again.\nThis is the first token: from now on the daemon asks everybody for one.\n"
+        "Keep it now: it is not shown again.\n"
+        f"This is the first token, in {data}.tokens: a daemon with that file asks everybody for one.\n"
     )
     assert out.strip() not in sessiond("token", "list", "--data", data)[1]
     assert sessiond("token", "add", "blog", "--data", data)[2] == "Keep it now: it is not shown again.\n"

@@ -488,7 +488,7 @@ def test_the_namespaces_are_the_default_those_with_a_table_and_those_with_a_toke
         ),
         (
             "[namespaces.shop]\nttl = '401d'",
-            "in [namespaces.shop] in {file}, ttl, 3.46464e+07 s, is longer than max_ttl, 3.456e+07 s: "
+            "in [namespaces.shop] in {file}, ttl, 401d, is longer than max_ttl, 400d: "
             "lower the one or raise the other.",
         ),
         (
@@ -527,7 +527,7 @@ def test_the_clock_of_a_daemon_that_others_reach_cannot_be_moved() -> None:
 def test_settings_that_contradict_each_other_are_refused() -> None:
     """A ttl over max_ttl, and data that no message of the stream can hold."""
     assert mistake({"ttl": "2d", "max_ttl": "1d"}) == (
-        "ttl, 172800 s, is longer than max_ttl, 86400 s: lower the one or raise the other."
+        "ttl, 2d, is longer than max_ttl, 1d: lower the one or raise the other."
     )
     assert mistake({"max_data": "16MiB"}) == (
         "max_data is over 15MiB, and one message of the stream holds 16MiB: lower it."

@@ -172,7 +172,7 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without cryptography a key cannot be used: the sentence says how to install it. In the clear nothing needs it."""
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
 
-    with pytest.raises(SettingError, match=r"pip install 'sessiond\[encryption\]'"):
+    with pytest.raises(SettingError, match="pip install cryptography"):
         Key("k", b"k" * 32)
 
     assert FULL == Vault().open(b"", Vault().seal(b"", FULL))
