@@ -24,7 +24,7 @@ KEPT = 10_000
 """Events in the ring, some 3 MB: as many as an engine keeps of its expiries."""
 
 SCAN = 500
-"""Events that one reading looks at, so that a reader far behind holds up nobody: some 50 µs."""
+"""Events that one reading looks at, so that a reader far behind holds up nobody: some 0.6 ms (1.1 µs each, measured)."""
 
 Kind = Literal["destroyed", "rotated", "evicted", "expired", "gap"]
 Reason = Literal["overrun", "restart"]
