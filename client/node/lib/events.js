@@ -8,7 +8,7 @@
  * something may be, the daemon says so with a `gap`.
  */
 
-const { AuthError, SessiondError, Unavailable } = require('./errors');
+const { AuthError, InvalidRequest, SessiondError, Unavailable } = require('./errors');
 const { Link } = require('./link');
 const { Comeback, Route, connectFailed, reasonOf } = require('./policy');
 const { eventOf, isPush, joinCalls, packCall, tellsStopping, unpackAnswers, watch } = require('./protocol');
@@ -60,7 +60,10 @@ class Events {
 
   /** @returns {Promise<IteratorResult<Event, undefined>>} */
   next() {
-    if (this.#comeback === null && !this.#isOver) {
+    const { fault } = this.#options;
+    if (fault !== null) {
+      this.#end(new InvalidRequest(fault.message, fault.code));
+    } else if (this.#comeback === null && !this.#isOver) {
       this.#comeback = new Comeback(this.#options.deadline, performance.now());
       this.#connect();
     }
