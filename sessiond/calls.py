@@ -3,6 +3,7 @@
 Durations are integer ms. The checks raise Refused with the codes of docs/protocol.md, the same for REST and stream.
 """
 
+import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -144,6 +145,13 @@ class Count(Value, frozen=True):
     user: str | None
 
 
+class Watch(Value, frozen=True):
+    """To be told of what ends, behind the event of id `after`; None: from now on. It asks the store, and no engine."""
+
+    namespace: str
+    after: str | None
+
+
 class DestroyAll(Value, frozen=True):
     """`user` None: everyone in the namespace."""
 
@@ -164,6 +172,11 @@ SURVEYS = (List, Count, DestroyAll)
 def key_of(sid: str) -> bytes:
     """The key of a sid: all of it that the daemon ever keeps. A thief of keys cannot find the sids."""
     return hashlib.sha256(sid.encode("utf-8", "surrogatepass")).digest()
+
+
+def handle_of(key: bytes) -> str:
+    """How a key is written where people read it: ~ and base64url, as in paths, listings and the audit."""
+    return "~" + base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
 # Checks: each takes what came in and answers what the call holds, or raises Refused -----------------

@@ -72,6 +72,12 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.encode(value) + b"\n"
 
 
+def to_ascii_json(value: Any) -> bytes:
+    """One line of JSON that is one to every reader: whatever is not ASCII is escaped (U+2028 and U+0085 end lines to some)."""
+    line = to_json(value)
+    return line if line.isascii() else json.dumps(msgspec.json.decode(line), separators=(",", ":")).encode() + b"\n"
+
+
 def to_readable_json(value: Any) -> bytes:
     """JSON over several lines, for files that people look into."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

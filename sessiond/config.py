@@ -58,6 +58,7 @@ class Settings:
     adjustable_clock: bool
     encryption_keys: str | None
     tokens: str = ""
+    audit: str | None = None
     namespaces: Mapping[str, Policy] = field(default_factory=dict)
 
     def policy(self) -> Policy:
@@ -199,6 +200,12 @@ def optional_path(value: object) -> str | None:
     return value.strip() or None
 
 
+def audit_path(value: object) -> str | None:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("it is the path of a file, or off")
+    return None if value.strip().lower() == "off" else value.strip()
+
+
 def mode(value: object) -> int:
     """The bits of "0660", or of TOML's 0o660."""
     text = f"{value:o}" if isinstance(value, int) and not isinstance(value, bool) else str(value).strip()
@@ -307,6 +314,9 @@ SETTINGS: dict[str, Setting] = {
         None, key_list, "A file with the keys under which sessions rest; `sessiond key new` prints one.", "PATH"
     ),
     "tokens": Setting(None, token_path, "The file of access tokens; unless set, DATA.tokens beside the data.", "PATH"),
+    "audit": Setting(
+        "off", audit_path, "A file of who did what to which session, a line of JSON each; off: none.", "PATH"
+    ),
 }
 
 

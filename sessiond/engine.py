@@ -25,6 +25,13 @@ clock was set back while it was down goes on from there (clock.Clock), and nothi
 `failed`, to the calls it touched alone: `integrity` for a row that is not what was written, `storage_full` and
 `storage_failed` for writes that did not get through; such a call changed nothing.
 
+**Ends are told.** The answer to a call carries what ended by it (`Answer.ended`): every session that it destroyed, rotated
+away or evicted, once, and none when nothing did, as by a repeat. Being part of the answer it comes when the end is as
+durable as promised, never for a commit that failed, and at the same place as who asked for it is known. What ends though
+nobody calls is left by sweeps (`Expired`); evictions are left there as well, for readers of after a restart. A session
+that had died when a call removed or replaced it, which no sweep will find, is told as `expired`; when a sweep and such a
+call meet, that may happen twice.
+
 **What a destroyed or rotated-away session leaves** must let a repeated rotate find its op for `record.REPEAT_WINDOW` ms.
 Which of the dead are kept until a sweep is the engine's business: no call may tell the difference.
 """

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from sessiond.calls import Address, Policy
 from sessiond.codec import Value, replace
 from sessiond.errors import Refused
-from sessiond.record import Answer, Outcome, failed, is_alive, refused, size_of
+from sessiond.record import Answer, Ended, Outcome, failed, is_alive, refused, size_of
 
 USER_FULL = refused(
     Refused("too_many_sessions", "The user has as many sessions as this namespace allows; destroy one of them first.")
@@ -76,7 +76,12 @@ def confine(outcome: Outcome, limits: Policy, now: int, crowd: Crowd) -> Outcome
     if not room:
         return outcome
     evicted: tuple[Address, ...] = tuple((address[0], member.key) for member in room)
-    return replace(outcome, writes=(*outcome.writes, *((each, None) for each in evicted)), evicted=evicted)
+    return replace(
+        outcome,
+        writes=(*outcome.writes, *((each, None) for each in evicted)),
+        evicted=evicted,
+        ended=(*outcome.ended, *(Ended(*each, record.user, now, "evicted") for each in evicted)),
+    )
 
 
 def _fits(limits: Policy, more: int, larger: int, usage: Usage) -> bool:

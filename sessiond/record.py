@@ -5,6 +5,7 @@ looks at two keys. Every engine answers as `perform` does; the embedded ones cal
 """
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from sessiond import codec
 from sessiond.calls import (
@@ -28,6 +29,7 @@ __all__ = [
     "REPEAT_WINDOW",
     "Answer",
     "Decision",
+    "Ended",
     "Outcome",
     "Record",
     "decide",
@@ -79,16 +81,34 @@ def size_of(record: Record) -> int:
     return size
 
 
+class Ended(Value, frozen=True):
+    """That a session is no more under its key, and why. `at`: the instant, in ms; of an expiry its expires_at.
+
+    `reason`: `destroyed`; `rotated`, to `new_key`, where it lives on; `evicted`, for another of its user; or `expired`,
+    when a call removed or replaced what had died before any sweep came by.
+    `user`: its owner; None for one without, and for a damaged row, of which nobody knows.
+    """
+
+    namespace: str
+    key: bytes
+    user: str | None
+    at: int
+    reason: Literal["destroyed", "rotated", "evicted", "expired"]
+    new_key: bytes | None = None
+
+
 class Answer(Value, frozen=True):
     """What a call is answered. `status`: ok, missing, exists, conflict, refused or failed.
 
     `record`: with ok of a session's verb (not destroy) the session as it now is, with conflict the current one.
     `value`: with ok of list (entries, cursor), of count and destroy_all a number; with refused and failed (code, text).
+    `ended`: the sessions that ended by this call.
     """
 
     status: str
     record: Record | None = None
     value: object = None
+    ended: tuple[Ended, ...] = ()
 
 
 OK = Answer("ok")
@@ -270,6 +290,7 @@ class Outcome(Value, frozen=True):
     """`answer`, and the records to put in place, with where; `firm` as in Decision. `at`: the session that it is about.
 
     `before`: what rests at `at`, dead or alive. `evicted`: those among `writes` that had to make room (limits.confine).
+    `ended`: the sessions that end by `writes`.
     """
 
     answer: Answer
@@ -278,6 +299,12 @@ class Outcome(Value, frozen=True):
     firm: bool = False
     before: Record | None = None
     evicted: tuple[Address, ...] = ()
+    ended: tuple[Ended, ...] = ()
+
+    @property
+    def told(self) -> Answer:
+        """The answer, with what it tells of ends."""
+        return replace(self.answer, ended=self.ended) if self.ended else self.answer
 
 
 Peek = Callable[[Address], Record | None]
@@ -288,21 +315,37 @@ def perform(call: SessionCall, now: int, peek: Peek) -> Outcome:
     """Carries out a call on the records that `peek` shows. It changes nothing itself."""
     at = call.address
     record = peek(at)
-    occupied = False
+    occupied, replaced = False, None
     if type(call) is Rotate:
         new = (at[0], call.new_key)
         if (done := _rotated_already(record, call, now, peek)) is not None:
             return Outcome(done, new)
-        occupied = is_alive(_follow(new, peek(new), now, peek)[1], now)
+        replaced = peek(new)
+        occupied = is_alive(_follow(new, replaced, now, peek)[1], now)
     if record is not None and record.target is not None:
         at, record = _follow(at, record, now, peek)
     decision = decide(record, call, now, occupied)
     if decision.after is record:
         return Outcome(decision.answer, at)
     if decision.moved is not None and type(call) is Rotate:
+        assert record is not None, "what lives is moved"
         moves = ((at, decision.after), ((at[0], call.new_key), decision.moved))
-        return Outcome(decision.answer, at, moves, True, record)
-    return Outcome(decision.answer, at, ((at, decision.after),), decision.firm, record)
+        left = Ended(*at, record.user, now, "rotated", call.new_key)
+        return Outcome(decision.answer, at, moves, True, record, (), (left, *_died((at[0], call.new_key), replaced)))
+    ended: tuple[Ended, ...] = ()
+    if record is not None and decision.firm:
+        if now >= record.expires_at:
+            ended = _died(at, record)
+        elif decision.after is None:
+            ended = (Ended(*at, record.user, now, "destroyed"),)
+    return Outcome(decision.answer, at, ((at, decision.after),), decision.firm, record, (), ended)
+
+
+def _died(at: Address, record: Record | None) -> tuple[Ended, ...]:
+    """What is told of a record that gives way and does not live: of a session its expiry, for no sweep will find it."""
+    if record is None or record.target is not None:
+        return ()
+    return (Ended(*at, record.user, record.expires_at, "expired"),)
 
 
 def follow(address: Address, now: int, peek: Peek) -> Address:

@@ -14,6 +14,7 @@ from sessiond.http.tls import Certificates
 from sessiond.keyring import read_vault
 from sessiond.store import Store
 from sessiond.token_file import Watch
+from sessiond.tokens import Tokens
 
 log = logging.getLogger("sessiond")
 
@@ -40,6 +41,7 @@ class Reload:
         self._store = store
         self._app = app
         self._certificates = certificates
+        self._tokens = _names(watch.tokens)
 
     async def watch_for_ever(self) -> None:
         """Takes up changed tokens, and ends the streams of those that have expired. Ends only by being cancelled."""
@@ -55,8 +57,10 @@ class Reload:
             if self._watch.has_changed():
                 log.info("there are other tokens now: %d", len(self._watch.tokens or ()))
                 self._govern()
+                self._tell_of_tokens()
         except TokenError as e:
             log.error("the tokens stay as they were: %s", e)
+            self._tell("tokens", "refused")
         self._app.recheck()
 
     async def obey_for_ever(self, hang_up: asyncio.Event) -> None:
@@ -64,6 +68,8 @@ class Reload:
         while True:
             await hang_up.wait()
             hang_up.clear()
+            if self._store.audit is not None:
+                self._store.audit.reopen()
             self.read_settings()
             self.read_certificates()
             await self.read_keys()
@@ -76,7 +82,9 @@ class Reload:
             self._certificates.reload()
         except SettingError as e:
             log.error("the certificates stay as they were: %s", e)
+            self._tell("certificates", "refused")
         else:
+            self._tell("certificates", "ok")
             log.info("the certificates were read again; new connections get them")
 
     async def read_keys(self) -> None:
@@ -87,8 +95,10 @@ class Reload:
             vault = read_vault(self._settings.encryption_keys)
             await self._store.adopt(vault)
             log.info("read the key list again: %s comes first", vault.current)
+            self._tell("keys", "ok")
         except (SettingError, StartError) as e:
             log.error("the key list stays as it was: %s", e)
+            self._tell("keys", "refused")
         except Exception:
             log.exception("the key list stays as it was")
 
@@ -98,13 +108,29 @@ class Reload:
             found = self._reread()
         except SettingError as e:
             log.error("the settings stay as they were: %s", e)
+            self._tell("settings", "refused")
             return
         if waiting := needing_restart(self._settings, found):
             log.warning("these settings have changed, and need a restart: %s", ", ".join(waiting))
         self._policies = found
         self._govern()
         self._app.recheck()
+        self._tell("settings", "ok")
         log.info("the settings were read again; namespaces: %s", ", ".join(sorted(found.policies(self._watch.tokens))))
+
+    def _tell_of_tokens(self) -> None:
+        """Tells the audit which tokens there are now, by name and id, and no longer."""
+        then, self._tokens = self._tokens, _names(self._watch.tokens)
+        self._tell("tokens", "ok", added=sorted(self._tokens - then), removed=sorted(then - self._tokens))
+
+    def _tell(self, event: str, outcome: str, **more: object) -> None:
+        if self._store.audit is not None:
+            self._store.audit.tell(event, outcome=outcome, **more)
 
     def _govern(self) -> None:
         self._store.govern(self._policies.policies(self._watch.tokens))
+
+
+def _names(tokens: Tokens | None) -> set[str]:
+    """How the audit names them: by name and id, which are no secrets."""
+    return {f"{token.name} {token.id}" for token in tokens or ()}

@@ -7,11 +7,14 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from sessiond import __version__
+from sessiond.audit import Audit
 from sessiond.clock import AdjustableClock, Clock
 from sessiond.config import Settings, hosts, tokens_path
 from sessiond.engines import Options, open_engine
+from sessiond.errors import StartError
 from sessiond.http.address import Listen, Manner, open_address
 from sessiond.http.app import HttpApp
 from sessiond.http.limits import Limits
@@ -65,8 +68,15 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
             behind / 1000,
             engine.place,
         )
-    store = Store(engine, clock, settings.policies(watch.tokens))
+    audit = None
     try:
+        audit = None if settings.audit is None else Audit(Path(settings.audit), clock.now)
+    except StartError:
+        await engine.close()
+        raise
+    store = Store(engine, clock, settings.policies(watch.tokens), audit)
+    try:
+        await store.catch_up()
         limits = Limits(settings.miss_budget, settings.failure_budget)
         app = HttpApp(store, hosts(settings), lambda: watch.tokens, bounds, limits)
         reload = Reload(settings, reread, watch, store, app, certificates)
@@ -85,6 +95,8 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
                 f"sessiond {__version__} listens on {' and '.join(urls)}, keeps its data in {engine.place}, "
                 f"durability {engine.durability}"
             )
+            if audit is not None:
+                audit.tell("start", outcome="ok", version=__version__)
             # What stands now stands until the end: the collector need not walk through it again.
             gc.collect()
             gc.freeze()
@@ -105,6 +117,9 @@ async def serve(settings: Settings, announce: Callable[[str], None], reread: Cal
                     await runner.cleanup()
     finally:
         await store.close()
+        if audit is not None:
+            audit.tell("stop", outcome="ok")
+            await audit.close()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # who asks twice gets the same end, and the same exit code

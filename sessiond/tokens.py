@@ -36,6 +36,7 @@ NEEDS: dict[str, frozenset[Scope]] = {
     "destroy_all of everyone": frozenset({"admin"}),
     "list": frozenset({"list"}),
     "count": frozenset({"list"}),
+    "watch": frozenset({"list"}),  # its events tell what a listing tells: keys and users
     "metrics": frozenset({"admin"}),
     "clock": frozenset({"admin"}),
 }

@@ -45,6 +45,22 @@ export interface SessionEntry {
   size: number;
 }
 
+/** The end of a session, or with the kind `gap` that some may be missing. */
+export interface SessionEvent {
+  /** `events({ after })` goes on behind it. */
+  id: string;
+  /** `destroyed`, `rotated`, `evicted`, `expired` or `gap`; a later daemon may know others. */
+  kind: string;
+  /** Null for a gap. */
+  key: Buffer | null;
+  user: string | null;
+  at: number | null;
+  /** Of `rotated`: where the session lives on. */
+  newKey: Buffer | null;
+  /** Of `gap`: `overrun`, too far behind; `restart`, another start or another daemon. */
+  reason: string | null;
+}
+
 /** An express-session store in a sessiond daemon. Every method takes a callback or returns a promise. */
 export class SessiondStore extends EventEmitter {
   constructor(options?: SessiondStoreOptions);
@@ -101,7 +117,13 @@ export class SessiondStore extends EventEmitter {
   rotate(req: any, how: { grace?: number } | undefined, callback: Callback): void;
   rotate(req: any, how?: { grace?: number }): Promise<void>;
 
-  /** Closes the connection. Not needed to let the process end. */
+  /**
+   * What ends, as it ends, on a connection of its own that keeps the process running: leave the loop, or `close`. It comes
+   * back by itself after a broken connection, and goes on where it was.
+   */
+  events(from?: { after?: string }): AsyncIterableIterator<SessionEvent>;
+
+  /** Closes the connections. Not needed to let the process end, but for `events`. */
   close(): void;
 }
 

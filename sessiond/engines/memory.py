@@ -12,7 +12,7 @@ from sessiond.engine import Entry, Expired, Reply, entry
 from sessiond.engines import Options
 from sessiond.limits import Member, Usage, confine
 from sessiond.metrics import EngineFigures
-from sessiond.record import REPEAT_WINDOW, Answer, Record, follow, is_alive, perform, size_of
+from sessiond.record import REPEAT_WINDOW, Answer, Ended, Record, follow, is_alive, perform, size_of
 from sessiond.vault import Vault
 
 _KEPT_EXPIRIES = 10_000
@@ -50,7 +50,8 @@ class MemoryEngine:
             elif isinstance(call, Count):
                 reply(position, Answer("ok", value=self._count(call, now)))
             elif isinstance(call, DestroyAll):
-                reply(position, Answer("ok", value=self._destroy_all(call, now)))
+                ended = self._destroy_all(call, now)
+                reply(position, Answer("ok", value=len(ended), ended=ended))
             else:
                 outcome = perform(call, now, self._records.get)
                 if outcome.firm and call.limits is not None:
@@ -59,7 +60,7 @@ class MemoryEngine:
                         self._remember(address, self._records[address].user, now, "evicted")
                 for address, record in outcome.writes:
                     self._put(address, record)
-                reply(position, outcome.answer)
+                reply(position, outcome.told)
 
     async def sweep(self, now: int, limit: int) -> int:
         started = perf_counter()
@@ -167,14 +168,14 @@ class MemoryEngine:
             return sum(1 for _ in self._living(call.namespace, call.user, now))
         return self.exactly(call.namespace, now).sessions
 
-    def _destroy_all(self, call: DestroyAll, now: int) -> int:
+    def _destroy_all(self, call: DestroyAll, now: int) -> tuple[Ended, ...]:
         spared = call.except_key
         if spared is not None:
             spared = follow((call.namespace, spared), now, self._records.get)[1]
-        gone = [key for key, _ in self._living(call.namespace, call.user, now) if key != spared]
-        for key in gone:
+        gone = [pair for pair in self._living(call.namespace, call.user, now) if pair[0] != spared]
+        for key, _ in gone:
             self._put((call.namespace, key), None)
-        return len(gone)
+        return tuple(Ended(call.namespace, key, record.user, now, "destroyed") for key, record in gone)
 
 
 def _bucket(record: Record) -> int:

@@ -10,9 +10,10 @@ from sessiond import codec
 from sessiond.clock import AdjustableClock
 from sessiond.errors import Refused
 from sessiond.http import exposition
-from sessiond.http.auth import GRANT, Guard, require
+from sessiond.http.auth import GRANT, Guard, actor_of, require
 from sessiond.http.bounds import Bounds
-from sessiond.http.limits import Limits, TooMany
+from sessiond.http.events import Readers
+from sessiond.http.limits import Budget, Limits, TooMany, address_of
 from sessiond.http.listener import PAYLOAD_ERRORS, Handler, Runner
 from sessiond.http.openapi import document
 from sessiond.http.problem import problem
@@ -22,6 +23,14 @@ from sessiond.store import Store
 from sessiond.tokens import Tokens
 
 log = logging.getLogger("sessiond")
+
+AUDITED = frozenset(
+    {"unauthorized", "forbidden", "too_many_failures", "too_many_misses", "browser_request", "misdirected"}
+)
+"""Refusals that the audit tells of: somebody is not who he should be, or not where."""
+
+REFUSALS = 60
+"""Lines of the audit that the refusals to one address may fill in a minute: he may ask as often as he likes."""
 
 
 class HttpApp:
@@ -41,6 +50,8 @@ class HttpApp:
         self._bounds = bounds or Bounds()
         self._limits = limits or Limits()
         self._streams = Streams(store, self._bounds)
+        self._readers = Readers(store, self._bounds)
+        self._lines, self._unwritten = Budget(REFUSALS), 0
         self._turned_away, self._told_at = 0, float("-inf")
 
         self._app = web.Application()
@@ -48,6 +59,7 @@ class HttpApp:
         self._app.add_routes(
             [
                 web.get("/v1/stream", self._stream, allow_head=False),
+                web.get("/v1/events", self._events, allow_head=False),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
@@ -61,12 +73,14 @@ class HttpApp:
         return Runner(self._app, self._answer, drain_seconds, self._bounds, self._one_too_many)
 
     async def stop(self) -> None:
-        """Lets every stream finish what it was asked, and closes it."""
+        """Lets every stream finish what it was asked, and closes it; ends the readers of events."""
+        self._readers.stop()
         await self._streams.stop()
 
     def recheck(self) -> None:
         """Ends the streams that would not be opened any more: their token was revoked, or has expired."""
         self._streams.end_unless(self._guard.holds)
+        self._readers.end_unless(self._guard.holds)
 
     async def _answer(self, handler: Handler, request: web.Request) -> web.StreamResponse:
         response = await self._respond(handler, request)
@@ -86,6 +100,7 @@ class HttpApp:
             if e.code == "unauthorized":
                 e = self._limits.failed(request.remote, _now()) or e
             self._store.figures.refused[e.code] += 1
+            self._note(request, e.code)
             return problem(e.code, e.text, {hdrs.RETRY_AFTER: str(e.retry_after)} if isinstance(e, TooMany) else None)
         except web.HTTPMethodNotAllowed as e:
             allowed = ", ".join(sorted(e.allowed_methods))
@@ -103,6 +118,21 @@ class HttpApp:
             if request.writer.output_size > 0:
                 raise  # half of an answer is sent, or the stream is open: the connection can only be closed
             return problem("internal", "sessiond failed on this request; its log says more.")
+
+    def _note(self, request: web.Request, code: str) -> None:
+        """Tells the audit of a refusal; of an address that is refused without end, only how often it was not told."""
+        if self._store.audit is None or code not in AUDITED:
+            return
+        address, now = address_of(request.remote), _now()
+        if self._lines.wait(address, now):
+            self._unwritten += 1
+            return
+        self._lines.spend(address, now)
+        unwritten, self._unwritten = self._unwritten, 0
+        namespace = request[GRANT].namespace if GRANT in request else None
+        self._store.audit.tell(
+            "refuse", outcome=code, namespace=namespace, unwritten=unwritten or None, **actor_of(request)._asdict()
+        )
 
     def _admit(self, request: web.Request) -> None:
         """Refuses what no route would take, before 100 Continue asks for its body."""
@@ -129,6 +159,12 @@ class HttpApp:
         if self._store.stopping:
             raise Refused("stopping", "The daemon is stopping; ask another, or again in a moment.")
         return await self._streams.serve(request, request[GRANT])
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        if self._store.stopping:
+            raise Refused("stopping", "The daemon is stopping; ask another, or again in a moment.")
+        require(request[GRANT], "watch")
+        return await self._readers.serve(request, request[GRANT])
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="alive\n")
@@ -159,6 +195,8 @@ class HttpApp:
                 raise ValueError
         except (KeyError, ValueError) as e:
             raise Refused("bad_clock", 'Send {"advance_ms": n}, n from 0.') from e
+        if self._store.audit is not None:
+            self._store.audit.tell("clock", outcome="ok", count=ms, **actor_of(request)._asdict())
         return web.Response(body=codec.to_json({"now": clock.advance(ms)}), content_type="application/json")
 
 

@@ -13,7 +13,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from sessiond import tokens
-from sessiond.calls import Call, DestroyAll, Get
+from sessiond.audit import Actor
+from sessiond.calls import Call, DestroyAll, Get, Watch
 from sessiond.errors import Refused
 from sessiond.store import VERBS, Store
 from sessiond.tokens import DEFAULT_NAMESPACE, NAMESPACE_RULE, Grant, Tokens
@@ -112,19 +113,27 @@ class Guard:
                 )
 
 
+def actor_of(request: web.Request) -> Actor:
+    """Who asks, for the audit."""
+    token = request[GRANT].token if GRANT in request else None
+    return Actor(None if token is None else token.name, request.remote or None)
+
+
 def require(grant: Grant, action: str) -> None:
     """Refused unless the action is among those granted."""
     if action not in grant.actions:
         raise Refused("forbidden", FORBIDDEN_TEXT)
 
 
-def check_call(grant: Grant, call: Call) -> None:
+def check_call(grant: Grant, call: Call | Watch) -> None:
     """As `require`, for a call of the stream."""
     require(grant, action_of(call))
 
 
-def action_of(call: Call) -> str:
+def action_of(call: Call | Watch) -> str:
     """What tokens.NEEDS calls it."""
+    if isinstance(call, Watch):
+        return "watch"
     if type(call) is Get and call.renew is not None:
         return "get with renew"
     if type(call) is DestroyAll and call.user is None:

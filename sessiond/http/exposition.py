@@ -49,6 +49,10 @@ class _Figures(Collector):
         yield sessions
         yield GaugeMetricFamily("sessiond_stream_connections", "Open streams.", self._connections)
 
+        yield GaugeMetricFamily("sessiond_event_readers", "Readers of events.", self._store.events.readers)
+        if self._store.audit is not None:
+            yield CounterMetricFamily("sessiond_audit_lost", "Lines that were not kept.", self._store.audit.lost)
+
         yield _histogram("sessiond_commit_rows", "Rows written by a commit.", [("", engine.commit_rows)])
         yield _histogram(
             "sessiond_commit_seconds", "From a commit's start to its end on disk.", [("", engine.commit_seconds)]

@@ -4,6 +4,7 @@ from typing import Any
 
 from sessiond.calls import DAY, DEFAULT_PAGE, MAX_GRACE, MAX_META_ENTRIES, MAX_PAGE, MAX_USER_BYTES, Policy
 from sessiond.http.auth import NAMESPACE, OPEN_PATHS
+from sessiond.http.events import LAST_EVENT_ID
 from sessiond.http.problem import CONTENT_TYPE as PROBLEM_TYPE
 from sessiond.http.problem import TITLES
 from sessiond.http.rest import CREATED_AT, DEADLINE, EXPIRES_AT, MEDIA_TYPES, META, TTL, USER
@@ -17,7 +18,7 @@ def document(policy: Policy, asks_for_token: bool = False) -> dict[str, Any]:
 
     paths = _paths(policy)
     for path, item in paths.items():
-        if path.startswith("/v1/sessions"):
+        if path.startswith(("/v1/sessions", "/v1/events")):
             item["parameters"] = [*item.get("parameters", ()), _ref("parameters", "namespace")]
         if path in OPEN_PATHS:
             item["get"]["security"] = []
@@ -144,6 +145,20 @@ def _paths(policy: Policy) -> dict[str, Any]:
                 parameters=[_ref("parameters", "grace")],
             ),
         },
+        "/v1/events": {
+            "get": _operation(
+                "watchSessions",
+                "What ends, as server-sent events: destroyed, rotated, evicted, expired, and gap where some may be missing.",
+                {
+                    "200": {
+                        "description": "Events, until either side closes",
+                        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                    }
+                },
+                "",
+                parameters=[_ref("parameters", "after"), _ref("parameters", "last_event_id")],
+            )
+        },
         "/healthz": {"get": _operation("healthz", "Whether the process lives.", {"200": _text("It does")}, "")},
         "/readyz": {"get": _operation("readyz", "Whether it can take calls now.", {"200": _text("It can")}, "")},
         "/metrics": {"get": _operation("metrics", "Figures for Prometheus.", {"200": _text("Figures")}, "")},
@@ -217,6 +232,7 @@ def _patch() -> dict[str, Any]:
     return {"content": {**content, "application/merge-patch+json": {"schema": {"type": "object"}}}}
 
 
+_EVENT_ID = "^[0-9a-f]{16}-[0-9]{1,16}-[0-9]{1,16}$"
 _INSTANT = {"type": "integer", "minimum": 0, "description": "ms since the Unix epoch"}
 _VERSION = {"type": "integer", "minimum": 1}
 _NUMBER = {"type": "integer", "minimum": 0}
@@ -322,6 +338,10 @@ def _parameters(policy: Policy) -> dict[str, Any]:
             "schema": {"type": "boolean", "const": True},
             "description": "Everyone's; must be true.",
         },
+        "after": text("after", "query", {"pattern": _EVENT_ID}, "The id of the last event that is known."),
+        "last_event_id": text(
+            LAST_EVENT_ID, "header", {"pattern": _EVENT_ID}, "The same, as an EventSource sends it; goes before after."
+        ),
         "except": text("except", "query", session, "The session to spare."),
         "namespace": text(
             NAMESPACE, "header", {"format": "namespace"}, "Whose sessions, for an admin's token; default unless named."

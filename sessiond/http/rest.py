@@ -33,11 +33,12 @@ from sessiond.calls import (
     check_meta,
     check_ttl,
     check_user,
+    handle_of,
     key_of,
 )
 from sessiond.engine import Entry
 from sessiond.errors import Refused
-from sessiond.http.auth import GRANT, require
+from sessiond.http.auth import GRANT, actor_of, require
 from sessiond.http.problem import of_answer
 from sessiond.record import Answer, Record
 from sessiond.store import Store
@@ -99,18 +100,20 @@ class Rest:
         format, data = await self._body(request, policy, _FORMATS)
         sid = secrets.token_urlsafe(32)
         address = (namespace, key_of(sid))
-        answer, record = await self._ask(calls.create(address, format, data, policy, ttl, lifetime, user, meta))
+        answer, record = await self._ask(
+            request, calls.create(address, format, data, policy, ttl, lifetime, user, meta)
+        )
         if record is None:
             return of_answer(answer)
         body = {"sid": sid, "version": record.version, "expires_at": record.expires_at}
-        return _json(body, 201, {**_state(record), "Location": f"/v1/sessions/{_handle(address[1])}"})
+        return _json(body, 201, {**_state(record), "Location": f"/v1/sessions/{handle_of(address[1])}"})
 
     async def get(self, request: web.Request) -> web.Response:
         address, policy = self._session(request, "get with renew" if "renew" in request.query else "get")
         query = _query(request, {"renew"}, {hdrs.IF_NONE_MATCH})
         renew = query.get("renew")
         ms = check_ttl(_ms(renew), policy) if renew not in (None, "true") else None
-        answer, record = await self._ask(Get(address, True if renew == "true" else ms))
+        answer, record = await self._ask(request, Get(address, True if renew == "true" else ms))
         if record is None:
             return of_answer(answer)
         headers = {**_state(record), CREATED_AT: str(record.created_at)}
@@ -137,7 +140,7 @@ class Rest:
             call = calls.create(address, format, data, policy, ttl, lifetime, user, meta)
         else:
             call = calls.set_(address, format, data, policy, when, ttl, lifetime, user, meta)
-        answer, record = await self._ask(call)
+        answer, record = await self._ask(request, call)
         if record is None:
             return of_answer(answer)
         return web.Response(status=201 if record.version == 1 else 204, headers=_state(record))
@@ -149,13 +152,15 @@ class Rest:
         user, meta = _owner(request)
         format, data = await self._body(request, policy, _PATCH_FORMATS)
         changes, remove = codec.null_entries(format, data)
-        answer, record = await self._ask(calls.patch(address, policy, format, changes, remove, ttl, user, meta))
+        answer, record = await self._ask(
+            request, calls.patch(address, policy, format, changes, remove, ttl, user, meta)
+        )
         return of_answer(answer) if record is None else web.Response(status=204, headers=_state(record))
 
     async def touch(self, request: web.Request) -> web.Response:
         address, policy = self._session(request, "touch")
         query = _query(request, {"ttl"})
-        answer, record = await self._ask(Touch(address, check_ttl(_ms(query.get("ttl")), policy)))
+        answer, record = await self._ask(request, Touch(address, check_ttl(_ms(query.get("ttl")), policy)))
         return of_answer(answer) if record is None else web.Response(status=204, headers=_state(record))
 
     async def rotate(self, request: web.Request) -> web.Response:
@@ -163,13 +168,13 @@ class Rest:
         query = _query(request, {"grace"})
         grace = check_grace(_ms(query.get("grace"), "bad_grace"))
         sid = secrets.token_urlsafe(32)
-        answer, record = await self._ask(Rotate(address, key_of(sid), grace, None))
+        answer, record = await self._ask(request, Rotate(address, key_of(sid), grace, None))
         return of_answer(answer) if record is None else _json({"sid": sid}, 200, _state(record))
 
     async def destroy(self, request: web.Request) -> web.Response:
         address, _ = self._session(request, "destroy")
         _query(request, set())
-        answer, _ = await self._ask(Destroy(address))
+        answer, _ = await self._ask(request, Destroy(address))
         return web.Response(status=204) if answer.status == "ok" else of_answer(answer)
 
     async def list(self, request: web.Request) -> web.Response:
@@ -177,7 +182,7 @@ class Rest:
         query = _query(request, {"user", "cursor", "limit"})
         limit = check_limit(_whole(query.get("limit")))
         cursor = check_cursor(_from_base64(query["cursor"]) if "cursor" in query else None)
-        answer, _ = await self._ask(List(namespace, check_user(query.get("user")), cursor, limit))
+        answer, _ = await self._ask(request, List(namespace, check_user(query.get("user")), cursor, limit))
         if answer.status != "ok" or not isinstance(answer.value, tuple):
             return of_answer(answer)
         entries, following = answer.value
@@ -190,7 +195,7 @@ class Rest:
     async def count(self, request: web.Request) -> web.Response:
         namespace, _ = self._namespace(request, "count")
         query = _query(request, {"user"})
-        answer, _ = await self._ask(Count(namespace, check_user(query.get("user"))))
+        answer, _ = await self._ask(request, Count(namespace, check_user(query.get("user"))))
         return of_answer(answer) if answer.status != "ok" else _json({"count": answer.value})
 
     async def destroy_all(self, request: web.Request) -> web.Response:
@@ -200,12 +205,12 @@ class Rest:
             raise Refused("bad_query", "all is true, or is left out.")
         spared = _key(query["except"]) if "except" in query else None
         call = calls.destroy_all(namespace, check_user(query.get("user")), spared, "all" in query)
-        answer, _ = await self._ask(call)
+        answer, _ = await self._ask(request, call)
         return of_answer(answer) if answer.status != "ok" else _json({"destroyed": answer.value})
 
-    async def _ask(self, call: Call) -> tuple[Answer, Record | None]:
+    async def _ask(self, request: web.Request, call: Call) -> tuple[Answer, Record | None]:
         """The answer, and the session if it was ok."""
-        answer = await self._store.execute(call)
+        answer = await self._store.execute(call, actor_of(request))
         return answer, answer.record if answer.status == "ok" else None
 
     def _namespace(self, request: web.Request, action: str) -> tuple[str, Policy]:
@@ -242,10 +247,6 @@ def _key(session: str) -> bytes:
     if len(key := _from_base64(session[1:])) != KEY_BYTES:
         raise Refused("bad_key", "After ~ stands a key: 43 characters of base64url.")
     return key
-
-
-def _handle(key: bytes) -> str:
-    return "~" + _base64(key)
 
 
 def _base64(key: bytes) -> str:
@@ -398,7 +399,7 @@ def _likes(accept: str) -> dict[str, float]:
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return {
-        "key": _handle(entry.key),
+        "key": handle_of(entry.key),
         "user": entry.user,
         "meta": entry.meta,
         "created_at": entry.created_at,

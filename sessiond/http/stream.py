@@ -12,10 +12,11 @@ from typing import Any, Protocol, cast
 from aiohttp import WSMsgType, hdrs, web
 
 from sessiond import codec
-from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call
+from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call, Watch
 from sessiond.errors import Refused
+from sessiond.events import Cursor
 from sessiond.http import wire
-from sessiond.http.auth import check_call
+from sessiond.http.auth import actor_of, check_call
 from sessiond.http.bounds import Bounds
 from sessiond.record import Answer, failed
 from sessiond.store import Store
@@ -61,7 +62,10 @@ class _Connection:
         self._namespace = grant.namespace
         self._may_all = grant.actions >= NEEDS.keys()
         self.is_ending = False
-        self._lane = store.lane()
+        self._by = actor_of(request)
+        self._lane = store.lane(self._by)
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_noted = False
         self._answers: list[list[Any]] = []
         self._taking = False  # answers that come while calls are being taken are sent by whoever takes them
         self._more = asyncio.Event()
@@ -100,11 +104,13 @@ class _Connection:
         except ConnectionError:
             pass  # the client is gone in the middle of an answer
         finally:
-            sender.cancel()
-            with suppress(asyncio.CancelledError, ConnectionError):
-                await sender
+            for task in (sender, self._watcher):
+                if task is not None:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, ConnectionError):
+                        await task
 
-    def _take(self, part: list[tuple[int, Call | Refused]]) -> None:
+    def _take(self, part: list[tuple[int, Call | Watch | Refused]]) -> None:
         if self.is_ending:
             return  # by the close the client knows that these were not begun
         if not self._may_all:
@@ -113,8 +119,9 @@ class _Connection:
         calls: list[Call] = []
         for seq, call in part:
             if isinstance(call, Refused):
-                self._store.figures.refused[call.code] += 1
-                self._answers.append(wire.refusal_fields(seq, call))
+                self._refuse(seq, call)
+            elif isinstance(call, Watch):
+                self._watch(seq, call)
             elif self._store.stopping or self._leaving:
                 reason = _STOPPING if self._store.stopping else _LEAVING
                 self._answers.append(wire.answer_fields(seq, call, reason))
@@ -131,7 +138,47 @@ class _Connection:
         if self._waiting > MAX_WAITING:
             self._room.clear()
 
-    def _checked(self, call: Call | Refused) -> Call | Refused:
+    def _refuse(self, seq: int, refusal: Refused) -> None:
+        self._store.figures.refused[refusal.code] += 1
+        self._answers.append(wire.refusal_fields(seq, refusal))
+        if refusal.code == "forbidden" and self._store.audit is not None and not self._is_noted:
+            self._is_noted = True  # once a connection: it may ask as often as it likes
+            self._store.audit.tell("refuse", outcome=refusal.code, namespace=self._namespace, **self._by._asdict())
+
+    def _watch(self, seq: int, call: Watch) -> None:
+        """Begins to tell what ends; what was told so far, if this is not the first time, is not told on."""
+        log = self._store.events
+        try:
+            cursor = log.now() if call.after is None else log.after(call.after)
+        except Refused as e:
+            self._refuse(seq, e)
+            return
+        self._answers.append(wire.watching_fields(seq, call.after or log.id_of(cursor)))
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._watcher = asyncio.create_task(self._tell_for_ever(cursor))
+
+    async def _tell_for_ever(self, cursor: Cursor) -> None:
+        """Pulls from the log as fast as the client takes it: one that does not read costs no memory, and is cut off."""
+        log, more = self._store.events, asyncio.Event()
+        log.wake(more.set)
+        try:
+            while not self.is_ending and not self._leaving:
+                more.clear()
+                events, cursor = log.read(cursor, self._namespace)
+                if events:
+                    self._answers += map(wire.event_fields, events)
+                    await self.flush()
+                if log.is_behind(cursor):
+                    await asyncio.sleep(0)  # others are to have their turn
+                else:
+                    await more.wait()
+        except ConnectionError:
+            pass  # the client is gone; whoever reads from it finds out
+        finally:
+            log.unwake(more.set)
+
+    def _checked(self, call: Call | Watch | Refused) -> Call | Watch | Refused:
         """The call, or why the token does not allow it."""
         if isinstance(call, Refused):
             return call
@@ -210,7 +257,7 @@ class _Connection:
         await self._socket.close(code=code, message=reason)
 
 
-def _parts(calls: list[tuple[int, Call | Refused]]) -> Iterator[list[tuple[int, Call | Refused]]]:
+def _parts(calls: list[tuple[int, Call | Watch | Refused]]) -> Iterator[list[tuple[int, Call | Watch | Refused]]]:
     """Calls that are carried out before their answers have to be out: so that a client that does not read, or is gone,
     holds no more of the daemon's memory than these. A listing, which may be 5 MB, ends its part."""
     start = 0

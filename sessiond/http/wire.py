@@ -20,6 +20,7 @@ from sessiond.calls import (
     Rotate,
     Set,
     Touch,
+    Watch,
     check_cursor,
     check_data,
     check_grace,
@@ -37,6 +38,7 @@ from sessiond.calls import (
 )
 from sessiond.engine import Entry
 from sessiond.errors import Refused
+from sessiond.events import Event
 from sessiond.record import Answer, Record
 
 PROTOCOL = "sessiond.1"
@@ -61,7 +63,7 @@ class Malformed(Exception):
         self.code = code
 
 
-def read_message(data: bytes, namespace: str, policy: Policy) -> list[tuple[int, Call | Refused]]:
+def read_message(data: bytes, namespace: str, policy: Policy) -> list[tuple[int, Call | Watch | Refused]]:
     """The calls of a message with their seq, each valid, or the reason why it is refused. Raises Malformed."""
     try:
         message = codec.unpack(data)
@@ -72,7 +74,7 @@ def read_message(data: bytes, namespace: str, policy: Policy) -> list[tuple[int,
     if len(message) > MAX_CALLS:
         # Everybody else waits while a message is carried out: 10,000 cached gets take some 40 ms.
         raise Malformed(CLOSE_TOO_LARGE)
-    read: list[tuple[int, Call | Refused]] = []
+    read: list[tuple[int, Call | Watch | Refused]] = []
     for fields in message:
         if type(fields) is not list or len(fields) < 2:
             raise Malformed
@@ -86,7 +88,7 @@ def read_message(data: bytes, namespace: str, policy: Policy) -> list[tuple[int,
     return read
 
 
-def _read_call(fields: list[Any], namespace: str, policy: Policy) -> Call:
+def _read_call(fields: list[Any], namespace: str, policy: Policy) -> Call | Watch:
     verb = fields[1]
     known = _READERS.get(verb) if type(verb) is str else None
     if known is None:
@@ -194,8 +196,14 @@ def _destroy_all(
     return calls.destroy_all(namespace, check_user(user), spared, everyone is True)
 
 
+def _watch(namespace: str, policy: Policy, after: Any = None) -> Watch:
+    if after is not None and type(after) is not str:
+        raise Refused("bad_cursor", "after is the id of an event.")
+    return Watch(namespace, after)
+
+
 # Verb: its reader, and how many arguments it takes at least and at most.
-_READERS: dict[str, tuple[Callable[..., Call], int, int]] = {
+_READERS: dict[str, tuple[Callable[..., Call | Watch], int, int]] = {
     "create": (_create, 3, 8),
     "get": (_get, 1, 2),
     "set": (_set, 3, 9),
@@ -206,6 +214,7 @@ _READERS: dict[str, tuple[Callable[..., Call], int, int]] = {
     "list": (_list, 0, 3),
     "count": (_count, 0, 1),
     "destroy_all": (_destroy_all, 0, 3),
+    "watch": (_watch, 0, 1),
 }
 
 
@@ -224,6 +233,16 @@ def answer_fields(seq: int, call: Call, answer: Answer) -> list[Any]:
         entries, cursor = _pair(answer.value)
         return [seq, status, [_entry(entry) for entry in entries], cursor]
     return [seq, status, answer.value]
+
+
+def watching_fields(seq: int, after: str) -> list[Any]:
+    """The answer to a watch: the id behind which its events begin."""
+    return [seq, "ok", after]
+
+
+def event_fields(event: Event) -> list[Any]:
+    """An event as a push."""
+    return [0, "ended", event.id, event.kind, event.key, event.user, event.at, event.new_key, event.reason]
 
 
 def refusal_fields(seq: int, refusal: Refused) -> list[Any]:

@@ -15,6 +15,7 @@ from sessiond_client import (
     AuthError,
     Conflict,
     Entry,
+    Event,
     Exists,
     Failed,
     InvalidRequest,
@@ -74,6 +75,8 @@ def meaning(answer: dict[str, Any]) -> Any:
         return None if verb in ("get", "touch") else (Missing,)
     if status == "exists":
         return (Exists,)
+    if verb == "watch":
+        return answer["after"]
     if verb == "list":
         return Listing([Entry(**entry) for entry in answer["entries"]], answer["cursor"])
     return {"touch": answer.get("expires_at"), "destroy": None, "count": answer.get("number")}.get(
@@ -105,6 +108,7 @@ CALLS: dict[str, protocol.Call[Any]] = {
     "destroy": protocol.destroy(KEY),
     "list": protocol.list_(everyone=True),
     "count": protocol.count(),
+    "watch": protocol.watch(),
 }
 
 
@@ -123,7 +127,9 @@ def test_pushes_golden(row: dict[str, Any]) -> None:
     """A push stands under seq 0 and is known by its name."""
     pushes = [answer for answer in protocol.unpack_answers(bytes.fromhex(row["hex"])) if answer[0] == 0]
 
-    assert row["pushes"] == [push[1:] for push in pushes]
+    assert plain(row["pushes"]) == [push[1:] for push in pushes]
+    told = [None if push[0] != "ended" else Event(*push[1:]) for push in plain(row["pushes"])]
+    assert told == [protocol.event_of(push) for push in pushes]
     assert [push[0] == "stopping" for push in row["pushes"]] == [protocol.tells_stopping(push) for push in pushes]
 
 

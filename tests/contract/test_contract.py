@@ -13,7 +13,7 @@ from sessiond import codec
 from sessiond.calls import Call, Policy, check_data
 from sessiond.engine import Entry, execute
 from sessiond.errors import Refused
-from sessiond.record import MAX_HOPS, REPEAT_WINDOW, Answer
+from sessiond.record import MAX_HOPS, REPEAT_WINDOW, Answer, Ended
 from tests.support import (
     ENGINES,
     HOUR,
@@ -634,7 +634,7 @@ async def test_a_repeated_call_is_answered_as_done(subject: Subject, verb: str, 
     answers = await subject.ask(count(), get("new"), get("a"), get("b"), now=NOW + 1)
 
     assert expected == brief(first)
-    assert first == again
+    assert codec.replace(first, ended=()) == again  # what ended by it ended once
     assert {expected[1]} >= {record_of(a).version for a in answers[1:] if a.record and record_of(a).op == op("1")}
     assert ("ok", 2 if verb == "create" else 1) == brief(answers[0])
 
@@ -1281,3 +1281,93 @@ async def test_no_answer_shows_what_a_crash_could_undo(subject: Subject) -> None
     assert [] == wrong
     assert so_far == passed
     assert [living.get(f"session {n}") for n in range(6)] == [a.record and data_of(a)["mark"] for a in last]
+
+
+# Ends ----------------------------------------------------------------------------------------------------
+
+
+def end(name: str, reason: Any, user: str | None = None, at: int = NOW, new: str | None = None) -> Ended:
+    return Ended("default", key(name), user, at, reason, None if new is None else key(new))
+
+
+ANN, BOB = create("a", user="ann"), create("b", user="bob")
+
+# what is done before, the call at NOW, and the ends that it tells, in any order
+ENDS: dict[str, tuple[list[Call], Call, list[Ended]]] = {
+    "destroy": ([ANN], destroy("a"), [end("a", "destroyed", "ann")]),
+    "destroy of nobody's": ([create("a")], destroy("a"), [end("a", "destroyed")]),
+    "destroy of nothing": ([], destroy("a"), []),
+    "destroy of a destroyed one": ([ANN, destroy("a")], destroy("a"), []),
+    "destroy through an alias": ([ANN, rotate("a", "b", HOUR)], destroy("a"), [end("b", "destroyed", "ann")]),
+    "destroy of a dead alias": ([ANN, rotate("a", "b")], destroy("a"), []),
+    "rotate": ([ANN], rotate("a", "b"), [end("a", "rotated", "ann", new="b")]),
+    "rotate with grace": ([ANN], rotate("a", "b", HOUR), [end("a", "rotated", "ann", new="b")]),
+    "rotate through an alias": (
+        [ANN, rotate("a", "b", HOUR)],
+        rotate("a", "c"),
+        [end("b", "rotated", "ann", new="c")],
+    ),
+    "rotate again": ([ANN, rotate("a", "b", op=op("1"))], rotate("a", "b", op=op("1")), []),
+    "rotate to a living one": ([ANN, BOB], rotate("a", "b"), []),
+    "rotate of nothing": ([], rotate("a", "b"), []),
+    "destroy_all of a user": ([ANN, BOB], destroy_all("ann"), [end("a", "destroyed", "ann")]),
+    "destroy_all of everyone": (
+        [ANN, BOB, create("c"), create("d", ns="other")],
+        destroy_all(),
+        [end("a", "destroyed", "ann"), end("b", "destroyed", "bob"), end("c", "destroyed")],
+    ),
+    "destroy_all but one": ([ANN, create("b", user="ann")], destroy_all("ann", "b"), [end("a", "destroyed", "ann")]),
+    "destroy_all of nobody": ([BOB], destroy_all("ann"), []),
+    "destroy_all past an alias": (
+        [ANN, rotate("a", "b", HOUR)],
+        destroy_all("ann"),
+        [end("b", "destroyed", "ann")],
+    ),
+    "destroy of a dead one": (
+        [create("a", user="ann", ttl=5), touch("a", 1)],
+        destroy("a"),
+        [end("a", "expired", "ann", NOW - 9)],
+    ),
+    "create over a dead one": ([create("a", user="ann", ttl=5)], create("a"), [end("a", "expired", "ann", NOW - 5)]),
+    "set over a dead one": ([create("a", user="ann", ttl=5)], set_("a"), [end("a", "expired", "ann", NOW - 5)]),
+    "rotate to a dead one": (
+        [ANN, create("b", user="bob", ttl=5)],
+        rotate("a", "b"),
+        [end("a", "rotated", "ann", new="b"), end("b", "expired", "bob", NOW - 5)],
+    ),
+    "eviction": (
+        [create("a", user="ann")],
+        create("b", user="ann", policy=Policy(ttl=TTL, max_sessions_per_user=1)),
+        [end("a", "evicted", "ann")],
+    ),
+    "eviction by a set": (
+        [create("a", user="ann"), create("b")],
+        set_("b", user="ann", policy=Policy(ttl=TTL, max_sessions_per_user=1)),
+        [end("a", "evicted", "ann")],
+    ),
+    "rejection": (
+        [create("a", user="ann")],
+        create("b", user="ann", policy=Policy(ttl=TTL, max_sessions_per_user=1, when_user_full="reject")),
+        [],
+    ),
+    "create": ([], create("a"), []),
+    "set": ([ANN], set_("a"), []),
+    "patch": ([ANN], patch("a"), []),
+    "touch": ([ANN], touch("a"), []),
+    "get": ([ANN], get("a", True), []),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+@pytest.mark.parametrize("again", [False, True], ids=["hot", "reopened"])
+async def test_an_answer_tells_what_ended_by_the_call(subject: Subject, case: str, again: bool) -> None:
+    """Each session that a call ended is told with its answer, once, with its owner; nothing is told when nothing ended."""
+    before, call, expected = ENDS[case]
+    await subject.ask(*before, now=NOW - 10)
+    if again:
+        await subject.reopen()
+
+    answer = await subject.one(call)
+
+    told = sorted(answer.ended, key=lambda each: each.key)
+    assert sorted(expected, key=lambda each: each.key) == told

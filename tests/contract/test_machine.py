@@ -7,6 +7,7 @@ for some minutes instead of some seconds.
 import asyncio
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sessiond.calls import Call, Policy, When
+from sessiond.codec import replace as replace_
 from sessiond.engine import Lane, execute
-from sessiond.record import Answer
+from sessiond.record import Answer, Ended
 from sessiond.vault import Vault
 from tests import support
 from tests.support import AMPLE, BLUE, HOUR, NOW, PLAIN, POLICY, RED, TTL, Subject, key
@@ -74,6 +76,8 @@ class Model:
     def __init__(self) -> None:
         self.policy = POLICY
         self.at: dict[str, Session | Alias] = {}
+        self.ended: Counter[tuple[str, bytes, str | None, int, bytes | None]] = Counter()  # by calls
+        self.died: set[tuple[bytes, str | None, int]] = set()  # by themselves, and are gone from `at`
         self.evicted: set[tuple[bytes, str | None, int]] = set()
 
     def find(self, name: str, now: int) -> tuple[str, Session] | None:
@@ -117,9 +121,22 @@ class Model:
             return "failed", "quota"
         self.evicted |= {(key(n), session.user, now) for n in room}
         for n in room:
-            del self.at[n]
-        self.at[name] = session
+            self._end("evicted", n, now)
+        self._replace(name, session, now)
         return session.shown()
+
+    def _end(self, reason: str, name: str, now: int, new: str | None = None) -> None:
+        session = self.at.pop(name)
+        assert isinstance(session, Session)
+        self.ended[reason, key(name), session.user, now, None if new is None else key(new)] += 1
+
+    def _replace(self, name: str, by: Session | None, now: int) -> None:
+        """Puts a session, or nothing, where none lives or that very one is changed."""
+        past = self.at.pop(name, None)
+        if isinstance(past, Session) and now >= past.expires:
+            self.died.add((key(name), past.user, past.expires))
+        if by is not None:
+            self.at[name] = by
 
     def _change(self, name: str, before: Session, now: int, given: dict[str, Any], **changed: Any) -> Any:
         session = replace(before, **changed)
@@ -187,16 +204,17 @@ class Model:
             return ("missing",)
         if self.find(new, now) is not None:
             return ("exists",)
+        self._end("rotated", found[0], now, new)
         self.at[found[0]] = Alias(new, op, now + grace)
-        self.at[new] = found[1]
+        self._replace(new, found[1], now)
         found[1].renewed = now
         return found[1].shown()
 
     def destroy(self, name: str, now: int) -> Any:
         if (found := self.find(name, now)) is not None:
-            del self.at[found[0]]
+            self._end("destroyed", found[0], now)
         elif isinstance(self.at.get(name), Session):
-            del self.at[name]
+            self._replace(name, None, now)
         return ("ok",)
 
     def list_(self, now: int, user: str | None) -> Any:
@@ -213,13 +231,13 @@ class Model:
         spared = None if but is None else self.find(but, now)
         gone = [name for name in self.living(user, now) if spared is None or name != spared[0]]
         for name in gone:
-            del self.at[name]
+            self._end("destroyed", name, now)
         return "ok", len(gone)
 
     def sweep(self, now: int) -> set[tuple[bytes, str | None, int]]:
         dead = {name: it for name, it in self.at.items() if isinstance(it, Session) and it.expires <= now}
         for name in dead:
-            del self.at[name]
+            self._replace(name, None, now)
         return {(key(name), session.user, session.expires) for name, session in dead.items()}
 
 
@@ -357,6 +375,7 @@ class Lives(RuleBasedStateMachine):
         self.now = NOW
         self.swept_in_part = False
         self.expired: set[tuple[str, bytes, str | None, int]] = set()
+        self.told: list[list[Ended]] = [[], []]  # by each engine, with its answers
         self.models = {ns: Model() for ns in SPACES}
         self.engines = [Subject("memory:"), Subject(str(path), self.cache_bytes, self.relaxed, self.vault)]
         for engine in self.engines:
@@ -388,6 +407,14 @@ class Lives(RuleBasedStateMachine):
         memory, sqlite = (self.runner.run(answers(n)) for n in range(2))
 
         assert expected == [[shown(answer) for answer in batch] for batch in memory]
+        for told, batches_of in zip(self.told, (memory, sqlite), strict=True):
+            told += [ended for batch in batches_of for answer in batch for ended in answer.ended]
+            by_calls = Counter(
+                (e.namespace, e.reason, e.key, e.user, e.at, e.new_key) for e in told if e.reason != "expired"
+            )
+            assert by_calls == {(ns, *end): n for ns, model in self.models.items() for end, n in model.ended.items()}
+        # Which of the dead still rest when a call comes by is the engine's business.
+        memory, sqlite = ([[replace_(a, ended=()) for a in batch] for batch in each] for each in (memory, sqlite))
         assert memory == sqlite
 
     @rule(batch=st.lists(questions(), min_size=1, max_size=6), ns=st.sampled_from(SPACES))
@@ -413,7 +440,7 @@ class Lives(RuleBasedStateMachine):
     def sweep(self, limit: int) -> None:
         for ns, model in self.models.items():
             self.expired |= {(ns, *event) for event in model.sweep(self.now)}
-        for engine in self.engines:
+        for engine, told in zip(self.engines, self.told, strict=True):
             self.runner.run(engine.sweep_all(self.now, limit))
             events = self.runner.run(engine.expired())
             numbers = [event.number for event in events]
@@ -425,6 +452,8 @@ class Lives(RuleBasedStateMachine):
             assert {(ns, *event) for ns, model in self.models.items() for event in model.evicted} == ended["evicted"]
             if not self.swept_in_part:
                 assert self.expired == ended["expired"]
+            replaced = {(e.namespace, e.key, e.user, e.at) for e in told if e.reason == "expired"}
+            assert {(ns, *end) for ns, m in self.models.items() for end in m.died} == ended["expired"] | replaced
 
     @rule(limit=st.integers(1, 4))
     def sweep_in_part(self, limit: int) -> None:

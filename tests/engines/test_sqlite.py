@@ -22,7 +22,7 @@ from sessiond.engines.sqlite.engine import RELAXED_DELAY, RENEWAL_DELAY
 from sessiond.engines.sqlite.file import ROWS_PER_STATEMENT
 from sessiond.engines.sqlite.schema import STEPS
 from sessiond.errors import StartError
-from sessiond.record import Answer
+from sessiond.record import Answer, Ended
 from tests.support import (
     HOUR,
     NOW,
@@ -678,6 +678,36 @@ async def test_a_full_disk_fails_the_writers_alone(sqlite: Subject) -> None:
     assert ("missing",) == brief(missing)
     assert [("ok", 2), ("ok", 1)] == [brief(answer) for answer in healed]
     assert sqlite.engine.trouble is None
+
+
+async def test_what_failed_to_be_written_ended_nothing(sqlite: Subject) -> None:
+    """No end is told for a commit that failed, nor for one that built on it; the repeat that succeeds tells it."""
+    await sqlite.ask(create("a"), create("b", user="ann"))
+    await fill(sqlite)
+    calls = [set_("c", BIG, "bytes"), destroy("a"), rotate("b", "d"), destroy_all()]
+
+    failed = await sqlite.ask(*calls[:3])
+    await free(sqlite)
+    done = await sqlite.ask(*calls[1:])
+
+    assert [FULL] * 3 == [brief(answer) for answer in failed]
+    assert [()] * 3 == [answer.ended for answer in failed]
+    assert [[(key("a"), "destroyed")], [(key("b"), "rotated")], [(key("d"), "destroyed")]] == [
+        [(end.key, end.reason) for end in answer.ended] for answer in done
+    ]
+
+
+async def test_a_damaged_session_ends_too(sqlite: Subject) -> None:
+    """Destroying a row that cannot be read tells its end; whose it was, nobody knows."""
+    await sqlite.one(create("a", user="ann"))
+    await sqlite.engine.close()
+    with plain(sqlite.path) as file:
+        file.execute("update sessions set sealed = x'00'")
+    await sqlite.open()
+
+    answer = await sqlite.one(destroy("a"))
+
+    assert (Ended("default", key("a"), None, NOW, "destroyed"),) == answer.ended
 
 
 async def test_trouble_ends_without_a_writer(sqlite: Subject) -> None:

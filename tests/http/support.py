@@ -214,6 +214,61 @@ def wait_until(true: Any, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+class Told(NamedTuple):
+    id: str
+    kind: str
+    data: dict[str, Any]
+
+
+class Reader:
+    """A client of /v1/events. `last_id`: what it would come back with, also from blocks that are no event."""
+
+    def __init__(self, daemon: Daemon, path: str = "/v1/events", headers: dict[str, str] | None = None) -> None:
+        self._connection = http.client.HTTPConnection(daemon.host, daemon.port, timeout=20)
+        if daemon.token:
+            headers = {"Authorization": f"Bearer {daemon.token}", **(headers or {})}
+        self._connection.request("GET", path, headers=headers or {})
+        self.response = self._connection.getresponse()
+        self.status = self.response.status
+        self.last_id = ""
+        if self.status == 200 and "after" not in path and "Last-Event-ID" not in (headers or {}):
+            while not self.last_id:  # from here on nothing is missed
+                assert self._block() is None
+
+    def take(self, number: int) -> list[Told]:
+        found: list[Told] = []
+        while len(found) < number:
+            if (told := self._block()) is not None:
+                found.append(told)
+        return found
+
+    def rest(self) -> list[Told]:
+        """What still comes until the daemon ends it."""
+        found = []
+        while True:
+            try:
+                if (told := self._block()) is not None:
+                    found.append(told)
+            except EOFError:
+                return found
+
+    def _block(self) -> Told | None:
+        fields: dict[str, str] = {}
+        while line := self.response.readline():
+            if line == b"\n":
+                break
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            fields[name] = value
+        else:
+            raise EOFError
+        self.last_id = fields.get("id", self.last_id)
+        return Told(self.last_id, fields["event"], json.loads(fields["data"])) if "data" in fields else None
+
+    def close(self) -> None:
+        self.response.close()
+        self._connection.close()
+
+
 class Closed(Exception):
     """The daemon closed the stream, with this code."""
 

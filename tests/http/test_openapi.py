@@ -33,7 +33,7 @@ def test_the_document_is_openapi(daemon: Daemon) -> None:
 
     assert schema.raw_schema["openapi"] == "3.1.0"
     assert all(isinstance(operation, Ok) for operation in operations)
-    assert len(operations) == 13
+    assert len(operations) == 14
 
 
 async def test_the_document_and_the_routes_are_the_same(daemon: Daemon) -> None:
@@ -70,6 +70,8 @@ def test_schemathesis_finds_nothing(daemon: Daemon, guarded: Daemon, asks: bool)
             url,
             "--checks",
             "all",
+            "--exclude-path",  # its answer has no end; tests/http/test_events.py
+            "/v1/events",
             *bearer,
             *more,
         ],

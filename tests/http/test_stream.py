@@ -28,10 +28,12 @@ from sessiond.calls import (
     Rotate,
     Set,
     Touch,
+    Watch,
 )
 from sessiond.clock import Clock
 from sessiond.engine import Entry
 from sessiond.engines import Options, open_engine
+from sessiond.events import Event
 from sessiond.http import wire
 from sessiond.http.app import HttpApp
 from sessiond.http.stream import _groups, _parts
@@ -43,8 +45,8 @@ PROTOCOL = Path(__file__).parents[1] / "protocol"
 MIB = 1024 * 1024
 
 
-def golden(name: str) -> list[Any]:
-    return [pytest.param(row, id=row["name"]) for row in json.loads((PROTOCOL / name).read_text())["messages"]]
+def golden(name: str, kind: str = "messages") -> list[Any]:
+    return [pytest.param(row, id=row["name"]) for row in json.loads((PROTOCOL / name).read_text())[kind]]
 
 
 def plain(value: Any) -> Any:
@@ -68,7 +70,7 @@ def stream(daemon: Daemon) -> Iterator[Stream]:
 
 POLICY = Policy()
 
-VERBS: dict[str, type[Call]] = {
+VERBS: dict[str, type[Call | Watch]] = {
     "create": Create,
     "get": Get,
     "set": Set,
@@ -79,6 +81,7 @@ VERBS: dict[str, type[Call]] = {
     "list": List,
     "count": Count,
     "destroy_all": DestroyAll,
+    "watch": Watch,
 }
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -92,10 +95,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "list": {"user": None, "cursor": None, "limit": DEFAULT_PAGE},
     "count": {"user": None},
     "destroy_all": {"user": None, "except_key": None},
+    "watch": {"after": None},
 }
 
 
-def call_of(row: dict[str, Any]) -> Call:
+def call_of(row: dict[str, Any]) -> Call | Watch:
     """The call that a row of calls.json describes."""
     given = plain({name: value for name, value in row.items() if name not in ("seq", "verb", "everyone")})
     fields = {**DEFAULTS[row["verb"]], **given}
@@ -123,7 +127,9 @@ def written(row: dict[str, Any]) -> list[Any]:
     """How the daemon writes the answer that a row of answers.json describes."""
     fields = plain(row)
     status = fields["status"]
-    call = call_of({"verb": "get", "key": {"hex": "00" * 32}}) if fields["verb"] == "get" else Count("default", None)
+    if fields["verb"] == "watch":
+        return wire.watching_fields(fields["seq"], fields["after"])
+    call: Call = Get(("default", b"\0" * 32)) if fields["verb"] == "get" else Count("default", None)
     if fields["verb"] == "list":
         call = List("default", None, None, 100)
         entries = tuple(Entry(**entry) for entry in fields["entries"])
@@ -144,6 +150,14 @@ def test_a_golden_answer_is_written_byte_for_byte(row: dict[str, Any]) -> None:
     message = [[0, each["event"]] if each["seq"] == 0 else written(each) for each in row["answers"]]
 
     assert row["hex"] == codec.pack(message).hex()
+
+
+@pytest.mark.parametrize("row", [row for row in golden("answers.json", "pushes") if row.id in ("ended", "gap")])
+def test_a_golden_event_is_written_byte_for_byte(row: dict[str, Any]) -> None:
+    """The daemon's bytes for the events of answers.json are the golden ones."""
+    events = [Event(*push[1:]) for push in plain(row["pushes"])]
+
+    assert row["hex"] == codec.pack([wire.event_fields(event) for event in events]).hex()
 
 
 @pytest.mark.parametrize("row", golden("refused.json"))

@@ -23,12 +23,13 @@ FLOORS = [
     {"engines.sqlite.file"},
     {"engines.sqlite.engine"},
     {"engines.sqlite"},
+    {"events", "audit"},
     {"store"},
     {
         *("sweeper", "timekeeper", "http.address", "http.auth", "http.bounds", "http.limits", "http.problem"),
         *("http.tls", "http.wire"),
     },
-    {"http.listener", "http.rest", "http.stream", "http.exposition"},
+    {"http.listener", "http.rest", "http.stream", "http.exposition", "http.events"},
     {"http.openapi"},
     {"http.app"},
     {"config"},
@@ -40,7 +41,9 @@ FLOORS = [
 """From the ground up. A module imports from the floors below its own; `http` itself is only a name."""
 
 DOORS = {
-    "aiohttp": {f"http.{name}" for name in ("address", "app", "auth", "listener", "problem", "rest", "stream")},
+    "aiohttp": {
+        f"http.{name}" for name in ("address", "app", "auth", "events", "listener", "problem", "rest", "stream")
+    },
     "aiosqlite": {"engines.sqlite.file"},
     "click": {"cli", "cli_token"},
     "cryptography": {"vault"},

@@ -264,6 +264,7 @@ def test_limits_are_part_of_the_policy() -> None:
         ("encryption_keys", "", "it is the path of a file with keys"),
         ("encryption_keys", "a\0b", "it is the path of a file with keys"),
         ("tokens", "a\0b", "it is the path of a file"),
+        ("audit", "", "it is the path of a file, or off"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_source(tmp_path: Path, name: str, value: str, reason: str) -> None:

@@ -1,5 +1,6 @@
 """The waist: what it counts, and what it says about its engine."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -68,6 +69,29 @@ async def test_living_sessions_are_counted_by_namespace_and_nobody_called(store:
 
     assert await store.living() == {"here": 0, "there": 0}
     assert counted(store) == {("create", "ok"): 1}
+
+
+async def test_what_ends_is_in_the_log(store: Store) -> None:
+    """What calls end at once; what expires with the sweep that removes it; what is evicted once, from the engine."""
+    cursor = store.events.now()
+    one = Policy(ttl=1000, max_sessions_per_user=1)
+    others = [("here", bytes([n]) * 32) for n in range(3)]
+    for address in others[:2]:
+        await store.execute(calls.create(address, "json", b"{}", one, user="ann"))
+    await store.execute(create(HERE))
+    await store.execute(calls.Destroy(HERE))
+    while store.events.number < 1:
+        await asyncio.sleep(0)
+    assert isinstance(store.clock, AdjustableClock)
+    store.clock.advance(1000)
+    await store.sweep(100)
+
+    events, _ = store.events.read(cursor, "here")
+
+    assert {("evicted", others[0][1]), ("destroyed", HERE[1]), ("expired", others[1][1])} == {
+        (event.kind, event.key) for event in events
+    }
+    assert 3 == len(events)
 
 
 async def test_namespaces_do_not_see_each_other(store: Store) -> None:

@@ -124,6 +124,22 @@ class Link {
     this.#applyHold();
   }
 
+  /**
+   * Reads no further for a while, so that the daemon holds back what nobody takes here; or reads on.
+   *
+   * @param {boolean} isHalted
+   */
+  halt(isHalted) {
+    if (!this.isOpen) {
+      return;
+    }
+    if (isHalted) {
+      this.#webSocket.pause();
+    } else {
+      this.#webSocket.resume();
+    }
+  }
+
   /** Says goodbye, after what is still to be sent. */
   close() {
     this.#webSocket.close(1000);

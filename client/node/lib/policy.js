@@ -20,6 +20,8 @@ const { AuthError, ConnectFailed, DeadlineExceeded, Unavailable } = require('./e
 const FIRST_PAUSE = 50;
 const PATIENT_PAUSE = 200;
 const LONGEST_PAUSE = 1000;
+/* Between two attempts of a reader of events, at most. */
+const LONGEST_COMEBACK = 5000;
 
 const MAX_REPEATS = 2;
 
@@ -126,6 +128,48 @@ class Route {
    */
   #isPatient(now) {
     return this.error instanceof ConnectFailed && now < this.#outageBegan + this.#patience;
+  }
+}
+
+/**
+ * When a reader of events comes back. The first connection has to come about within `patience` ms of `now`; once there
+ * was one, there is no end to trying: it is a program that waits, and nobody's request.
+ */
+class Comeback {
+  /**
+   * @param {number} patience
+   * @param {number} now
+   * @param {() => number} [chance]
+   */
+  constructor(patience, now, chance = Math.random) {
+    this.#due = now + patience;
+    this.#chance = chance;
+  }
+
+  #due;
+  #chance;
+  #failures = 0;
+  #wasThere = false;
+
+  succeeded() {
+    this.#wasThere = true;
+    this.#failures = 0;
+  }
+
+  /**
+   * Until the next attempt. Throws the error when there never was a connection.
+   *
+   * @param {Error} error
+   * @param {number} now
+   */
+  pause(error, now) {
+    if (!this.#wasThere && now >= this.#due) {
+      throw error;
+    }
+    const longest = this.#wasThere ? LONGEST_COMEBACK : PATIENT_PAUSE;
+    const pause = Math.min(longest, FIRST_PAUSE * 2 ** Math.min(this.#failures, 10));
+    this.#failures += 1;
+    return pause * this.#chance();
   }
 }
 
@@ -255,4 +299,4 @@ function again(error) {
   return /** @type {E} */ (fresh);
 }
 
-module.exports = { Errand, FIRST_PAUSE, LONGEST_PAUSE, PATIENT_PAUSE, Route, connectFailed, reasonOf };
+module.exports = { Comeback, Errand, FIRST_PAUSE, LONGEST_PAUSE, PATIENT_PAUSE, Route, connectFailed, reasonOf };

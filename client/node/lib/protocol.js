@@ -45,12 +45,25 @@ const { AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, Unavailabl
 
 /** @typedef {{ version: number, expiresAt: number, ttl: number }} Written */
 
+/**
+ * The end of a session, or with the kind `gap` that some may be missing.
+ *
+ * @typedef {object} Event
+ * @property {string} id
+ * @property {string} kind
+ * @property {Buffer | null} key
+ * @property {string | null} user
+ * @property {number | null} at
+ * @property {Buffer | null} newKey
+ * @property {string | null} reason
+ */
+
 const MAX_MESSAGE = 16 * 1024 * 1024;
 /** Calls that a message may hold. */
 const MAX_CALLS = 10_000;
 const LONGEST_HEAD = 5;
 const LARGEST_PLAIN_INT = 0xffffffff;
-const READS = new Set(['get', 'list', 'count']);
+const READS = new Set(['get', 'list', 'count', 'watch']);
 const ABSENCE_IS_NULL = new Set(['get', 'touch']);
 
 /**
@@ -220,6 +233,17 @@ function destroyAll({ user, exceptKey, everyone = false }) {
   return new Call(parts, readNumber, { mayRepeat: false });
 }
 
+/**
+ * @param {{ after?: string | null }} [from] the id of an event
+ * @returns {Call<string>}
+ */
+function watch({ after } = {}) {
+  if (after !== undefined && after !== null && (typeof after !== 'string' || !after.isWellFormed())) {
+    throw new InvalidRequest('after is the id of an event.', 'bad_cursor');
+  }
+  return new Call(['watch', after], readId);
+}
+
 // -- Messages --
 
 /**
@@ -299,6 +323,21 @@ function tellsStopping(push) {
 }
 
 /**
+ * The event that a push tells; null for any other push.
+ *
+ * @param {Answer} push
+ * @returns {Event | null}
+ */
+function eventOf(push) {
+  if (push[1] !== 'ended') {
+    return null;
+  }
+  const [id, kind, key, user, at, newKey, reason] = fields(push.slice(2), EVENT);
+  // Copied, or one key that somebody keeps would hold the memory of a whole message.
+  return { id, kind, key: key && Buffer.from(key), user, at, newKey: newKey && Buffer.from(newKey), reason };
+}
+
+/**
  * Whether the daemon began no work on the call because it stops: the call belongs on another connection.
  *
  * @param {Answer} answer
@@ -362,6 +401,7 @@ const orNull = (is) => (/** @type {any} */ value) => value === null || is(value)
 
 const RECORD = [isInt, isInt, isInt, isText, isBytes, isInt, orNull(isInt), orNull(isText), orNull(isMap)];
 const ENTRY = [isBytes, orNull(isText), orNull(isMap), isInt, isInt, isInt, isInt, isInt];
+const EVENT = [isText, isText, orNull(isBytes), orNull(isText), orNull(isInt), orNull(isBytes), orNull(isText)];
 const LISTING = [Array.isArray, orNull(isBytes)];
 const WRITTEN = [isInt, isInt, isInt];
 
@@ -419,6 +459,14 @@ function readNumber(answer) {
   return fields(answer.slice(2), [isInt])[0];
 }
 
+/**
+ * @param {Answer} answer
+ * @returns {string}
+ */
+function readId(answer) {
+  return fields(answer.slice(2), [isText])[0];
+}
+
 function readNothing() {}
 
 /** @param {Answer} answer */
@@ -449,6 +497,7 @@ module.exports = {
   create,
   destroy,
   destroyAll,
+  eventOf,
   get,
   isPush,
   isStopping,
@@ -461,4 +510,5 @@ module.exports = {
   tellsStopping,
   touch,
   unpackAnswers,
+  watch,
 };

@@ -8,6 +8,7 @@ const { changesBetween, isSameCookie } = require('./changes');
 const { read, write } = require('./codec');
 const { Connection } = require('./connection');
 const { Exists, InvalidRequest, Missing } = require('./errors');
+const { Events } = require('./events');
 const { showExpiry, ttlOf } = require('./expiry');
 const { keyName, keyOf } = require('./keys');
 const { readOptions } = require('./options');
@@ -43,6 +44,8 @@ class SessiondStore extends Base {
   #options;
   #connection;
   #recall = new Recall();
+  /** @type {Set<Events>} */
+  #readers = new Set();
   /** @type {WeakMap<object, Promise<void>>} the last save of a session object, which the next one waits for */
   #turns = new WeakMap();
 
@@ -185,9 +188,24 @@ class SessiondStore extends Base {
     return settle(this.#rotate(req, how), callback);
   }
 
-  /** Closes the connection. What is under way fails, and so does what is asked for later. */
+  /**
+   * What ends, as it ends: for `for await`, on a connection of its own. It begins when the first event is asked for, with
+   * what ends from then on, or behind the event of the id `after`.
+   *
+   * @param {{ after?: string }} [from]
+   */
+  events({ after } = {}) {
+    const events = new Events(this.#options, after, () => this.#readers.delete(events));
+    this.#readers.add(events);
+    return events;
+  }
+
+  /** Closes the connections. What is under way fails, and so does what is asked for later; events end. */
   close() {
     this.#connection.close();
+    for (const events of this.#readers) {
+      events.return();
+    }
   }
 
   // -- how --

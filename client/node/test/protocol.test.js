@@ -37,6 +37,7 @@ const VERBS = {
   list: (page) => protocol.list(page),
   count: (of) => protocol.count(of),
   destroy_all: ({ user, except_key, everyone }) => protocol.destroyAll({ user, exceptKey: except_key, everyone }),
+  watch: (from) => protocol.watch(from),
 };
 
 describe('calls.json', () => {
@@ -70,6 +71,7 @@ const ASKED = {
   destroy: () => protocol.destroy(KEY),
   list: () => protocol.list(),
   count: () => protocol.count(),
+  watch: () => protocol.watch(),
 };
 
 describe('answers.json', () => {
@@ -95,6 +97,8 @@ describe('answers.json', () => {
           });
         } else if (verb === 'count') {
           assert.equal(result(), expected.number);
+        } else if (verb === 'watch') {
+          assert.equal(result(), expected.after);
         } else if (verb === 'list') {
           assert.deepEqual(result(), { entries: expected.entries.map(camel), cursor: expected.cursor });
         } else {
@@ -104,11 +108,17 @@ describe('answers.json', () => {
     });
   }
 
-  for (const { name, meaning, hex } of golden('answers.json').pushes) {
+  for (const { name, meaning, hex, pushes: told } of golden('answers.json').pushes) {
     test(`push ${name}: ${meaning}`, () => {
       const pushes = protocol.unpackAnswers(Buffer.from(hex, 'hex')).filter(protocol.isPush);
 
-      assert.deepEqual(pushes.map(protocol.tellsStopping), [name === 'stopping']);
+      assert.deepEqual(pushes.map(protocol.tellsStopping), told.map(([event]) => event === 'stopping'));
+      assert.deepEqual(
+        pushes.map(protocol.eventOf),
+        revive(told).map(([event, id, kind, key, user, at, newKey, reason]) =>
+          event === 'ended' ? { id, kind, key, user, at, newKey, reason } : null,
+        ),
+      );
     });
   }
 });

@@ -25,7 +25,13 @@ describe('a daemon that asks for tokens', { skip: cannotRun() }, () => {
     assert.rejects(promise, (error) => error instanceof AuthError && error.answered === answered);
 
   before(async () => {
-    for (const [name, ...options] of [['shop', '--namespace', 'shop'], ['leaver'], ['operator', '--admin']]) {
+    for (const [name, ...options] of [
+      ['shop', '--namespace', 'shop'],
+      ['leaver'],
+      ['reader', '--scope', 'list'],
+      ['writer', '--scope', 'write'],
+      ['operator', '--admin'],
+    ]) {
       tokens[name] = sessiond('token', 'add', name, ...options, ...file);
     }
     daemon = await Daemon.start(...file);
@@ -47,6 +53,17 @@ describe('a daemon that asks for tokens', { skip: cannotRun() }, () => {
 
     await refuses(store.clear(), 403);
     assert.deepEqual(await store.get('sid'), { n: 1 });
+  });
+
+  test('events need a token that may list, and end with it', async () => {
+    const store = open({ token: tokens.reader });
+    await refuses(open({ token: 'wrong' }).events().next(), 401);
+    await refuses(open({ token: tokens.writer }).events().next(), 403);
+    const waiting = store.events().next();
+
+    sessiond('token', 'revoke', 'reader', ...file);
+
+    await refuses(waiting, 401);
   });
 
   test('an admin names the namespace', async () => {

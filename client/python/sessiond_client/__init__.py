@@ -6,7 +6,7 @@
 from ._async import AsyncClient
 from ._session import AsyncSession, Session
 from ._sync import Client
-from ._types import Entry, Listing, Record, Stats
+from ._types import Entry, Event, Listing, Record, Stats
 from .errors import (
     AuthError,
     Conflict,
@@ -29,6 +29,7 @@ __all__ = [
     "ConnectFailed",
     "DeadlineExceeded",
     "Entry",
+    "Event",
     "Exists",
     "Failed",
     "InvalidRequest",

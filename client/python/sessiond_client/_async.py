@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from . import _policy, _protocol
 from ._channel import Channel
+from ._events import aevents
 from ._options import Options
 from ._protocol import Call
 from ._session import AsyncSession
-from ._types import Data, Format, Listing, Record, Seconds, Sid, Stats, When
+from ._types import Data, Event, Format, Listing, Record, Seconds, Sid, Stats, When
 from .cookies import new_sid as mint_sid
 from .errors import Conflict, InvalidRequest, Missing
 
@@ -183,6 +184,10 @@ class AsyncClient:
                 record = conflict.current
             await asyncio.sleep(_policy.update_pause(attempt))
             attempt += 1
+
+    def events(self, after: str | None = None) -> AsyncGenerator[Event, None]:
+        """What ends, as it ends: see `Client.events`. For `async for`; `aclose` it when you leave before the end."""
+        return aevents(self._options, after)
 
     def session(self, sid: str | None, *, ttl: Seconds | None = None, renew: bool | Seconds = True) -> AsyncSession:
         """The session as a dict that saves what has changed: see `AsyncSession`. None starts a new one."""

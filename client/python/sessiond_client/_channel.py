@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from . import _policy, _protocol
 from ._frames import (
@@ -53,10 +53,18 @@ class Waiting(Errand[T]):
         self.link: Link | None = None  # where it was sent last
 
 
+class Listener(Protocol):
+    """Whoever is told what a link hears."""
+
+    def answered(self, link: Link, answers: Iterable[Answer]) -> None: ...
+    def lost(self, link: Link, error: Exception) -> None: ...
+    def flush(self) -> None: ...
+
+
 class Link(asyncio.Protocol):
     """One connection, from its handshake to its end; it is never revived."""
 
-    def __init__(self, channel: Channel, address: Address, options: Options) -> None:
+    def __init__(self, channel: Listener, address: Address, options: Options) -> None:
         self.address = address
         self.is_writable = False
         self.heard_at = 0.0  #: when bytes last came in, by the loop's clock
@@ -94,6 +102,11 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self.send(_NORMAL_CLOSURE, CLOSE)
             self._transport.close()
+
+    def hold(self, is_held: bool) -> None:
+        """Reads no further for a while, so that the daemon holds back what nobody takes here; or reads on."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.pause_reading if is_held else self._transport.resume_reading)()
 
     def abort(self) -> None:
         """Drops the connection now."""

@@ -24,6 +24,8 @@ E = TypeVar("E", bound=Unavailable)
 
 FIRST_PAUSE, PATIENT_PAUSE, LONGEST_PAUSE = 0.05, 0.2, 1.0
 """Seconds between attempts: they double from the first, up to the second while callers wait for them, then to the last."""
+LONGEST_COMEBACK = 5.0
+"""Seconds between two attempts of a reader of events, at most."""
 MAX_REPEATS = 2
 UPDATE_ATTEMPTS = 50
 
@@ -126,6 +128,29 @@ def again(error: SessiondError) -> SessiondError:
 def update_pause(attempt: int, chance: Callable[[], float] = random.random) -> float:
     """Seconds before an update that came too late is tried again: a few times what a write takes, jittered."""
     return min(0.1, 0.001 * float(2 ** min(attempt, 10))) * chance()
+
+
+class Comeback:
+    """When a reader of events comes back. The first connection has to come about within `patience` seconds of `now`; once
+    there was one, there is no end to trying: it is a program that waits, and nobody's request."""
+
+    def __init__(self, patience: float, now: float, chance: Callable[[], float] = random.random) -> None:
+        self._due = now + patience
+        self._chance = chance
+        self._failures = 0
+        self._was_there = False
+
+    def succeeded(self) -> None:
+        self._was_there, self._failures = True, 0
+
+    def pause(self, error: SessiondError, now: float) -> float:
+        """Seconds until the next attempt. Raises the error when there never was a connection."""
+        if not self._was_there and now >= self._due:
+            raise error
+        self._failures += 1
+        longest = LONGEST_COMEBACK if self._was_there else PATIENT_PAUSE
+        pause = min(longest, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 10))
+        return pause * self._chance()
 
 
 class Errand(Generic[T]):

@@ -65,6 +65,10 @@ class Connection:
             self._take(self._receive(errand.deadline), errand.deadline)
         return self._answer
 
+    def pushed(self, push: Answer) -> None:
+        """The daemon tells something without being asked."""
+        self.retired |= tells_stopping(push)
+
     def is_fresh(self, now: float) -> bool:
         """Whether it can be used again: not idle for long, and nothing has come in meanwhile, such as its end."""
         return now - self.idle_since < MAX_IDLE and not self._poll(0)
@@ -97,8 +101,8 @@ class Connection:
                     if answer[0] == self._seq:
                         self._answer = answer
                         self.retired |= is_stopping(answer)
-                    elif answer[0] == 0 and tells_stopping(answer):
-                        self.retired = True
+                    elif answer[0] == 0:
+                        self.pushed(answer)
             elif opcode == PING:
                 self._send(PONG, payload, deadline)
             elif opcode == CLOSE:

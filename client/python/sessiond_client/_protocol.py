@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from . import _codec
 from ._frames import MAX_MESSAGE, ProtocolError
-from ._types import Data, Entry, Listing, Record, Seconds, Sid, When
+from ._types import Data, Entry, Event, Listing, Record, Seconds, Sid, When
 from .cookies import key_of
 from .errors import AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, SessiondError, Unavailable
 
@@ -23,11 +23,12 @@ Answer = list[Any]
 
 DEFAULT_LIMIT = 100
 MAX_CALLS = 10_000  # in one message
-_READS = frozenset({"get", "list", "count"})
+_READS = frozenset({"get", "list", "count", "watch"})
 _ABSENCE_IS_NONE = frozenset({"get", "touch"})
 _INT, _OPTIONAL_INT, _OPTIONAL_STR, _OPTIONAL_MAP = int, (int, type(None)), (str, type(None)), (dict, type(None))
 _RECORD = (_INT, _INT, _INT, str, bytes, _INT, _OPTIONAL_INT, _OPTIONAL_STR, _OPTIONAL_MAP)
 _ENTRY = (bytes, _OPTIONAL_STR, _OPTIONAL_MAP, _INT, _INT, _INT, _INT, _INT)
+_EVENT = (str, str, (bytes, type(None)), _OPTIONAL_STR, _OPTIONAL_INT, (bytes, type(None)), _OPTIONAL_STR)
 _LISTING = (list, (bytes, type(None)))
 _WRITTEN = (_INT, _INT, _INT)
 
@@ -78,6 +79,11 @@ def is_stopping(answer: Answer) -> bool:
 def tells_stopping(push: Answer) -> bool:
     """Whether the daemon is about to stop; every other push is of a later version, and ignored."""
     return bool(push[1] == "stopping")
+
+
+def event_of(push: Answer) -> Event | None:
+    """The event that a push tells; None for any other push."""
+    return Event(*_fields(push[2:], _EVENT)) if push[1] == "ended" else None
 
 
 def pack_call(seq: int, call: Call[Any]) -> bytes:
@@ -237,6 +243,12 @@ def destroy_all(*, user: str | None = None, except_sid: Sid | None = None, every
     return Call("destroy_all", _somebody(user), but, everyone or None, read=_read_number, may_repeat=False)
 
 
+def watch(*, after: str | None = None) -> Call[str]:
+    if after is not None and (type(after) is not str or not _is_text(after)):
+        raise InvalidRequest("after is the id of an event, or None.", code="bad_cursor")
+    return Call("watch", after, read=_read_id)
+
+
 # -- Arguments --
 
 
@@ -344,6 +356,11 @@ def _read_expires_at(answer: Answer) -> int:
 def _read_listing(answer: Answer) -> Listing:
     entries, cursor = _fields(answer[2:], _LISTING)
     return Listing([Entry(*_fields(entry, _ENTRY)) for entry in entries], cursor)
+
+
+def _read_id(answer: Answer) -> str:
+    after: str = _fields(answer[2:], (str,))[0]
+    return after
 
 
 def _read_nothing(answer: Answer) -> None:

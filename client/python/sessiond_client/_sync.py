@@ -5,18 +5,19 @@ from __future__ import annotations
 import ssl
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from . import _policy, _protocol
+from ._events import events
 from ._frames import Dismissed, ProtocolError
 from ._options import Options
 from ._policy import Errand, Route
 from ._pool import Connection, Pool
 from ._protocol import Call
 from ._session import Session
-from ._types import Data, Format, Listing, Record, Seconds, Sid, Stats, When
+from ._types import Data, Event, Format, Listing, Record, Seconds, Sid, Stats, When
 from ._urls import Address
 from .cookies import new_sid as mint_sid
 from .errors import AuthError, Conflict, ConnectFailed, InvalidRequest, Missing
@@ -229,6 +230,18 @@ class Client:
                 record = conflict.current
             time.sleep(_policy.update_pause(attempt))
             attempt += 1
+
+    def events(self, after: str | None = None) -> Generator[Event, None, None]:
+        """What ends in the namespace, as it ends: an endless iterator of `Event`, on a connection of its own.
+
+        It begins when the first event is asked for, with what ends from then on, or behind the event of the id `after`.
+        When the connection breaks it comes back by itself, and goes on where it was; where something may have been missed
+        there is an event of kind "gap". Close it to give the connection back.
+
+        Raises ConnectFailed when no daemon can be reached within the deadline at first; AuthError, also later, when the
+        daemon does not accept the token, or the token may not list; InvalidRequest when no event can have had that id.
+        """
+        return events(self._options, after)
 
     def session(self, sid: str | None, *, ttl: Seconds | None = None, renew: bool | Seconds = True) -> Session:
         """The session as a dict that saves what has changed: see `Session`. None starts a new one."""

@@ -67,6 +67,19 @@ class Listing:
 
 
 @dataclass(slots=True)
+class Event:
+    """The end of a session, or with the kind `gap` that some may be missing."""
+
+    id: str  #: behind which `events(after=…)` goes on
+    kind: str  #: "destroyed", "rotated", "evicted", "expired" or "gap"; a later daemon may know others
+    key: bytes | None  #: None for a gap
+    user: str | None
+    at: int | None
+    new_key: bytes | None  #: of "rotated": where the session lives on
+    reason: str | None  #: of "gap": "overrun", too far behind; "restart", another start or another daemon
+
+
+@dataclass(slots=True)
 class Stats:
     """What a client has done since it was made. Plain counters, exact for one thread or one event loop."""
 

@@ -44,7 +44,7 @@ from sessiond.engines.sqlite.file import Eviction, SessionFile, StorageError
 from sessiond.errors import Damaged, StartError
 from sessiond.limits import Member, confine
 from sessiond.metrics import EngineFigures
-from sessiond.record import MAX_HOPS, OK, Answer, Outcome, Record, failed, follow, perform
+from sessiond.record import MAX_HOPS, Answer, Ended, Outcome, Record, failed, follow, perform
 from sessiond.vault import Vault
 
 log = logging.getLogger("sessiond")
@@ -321,7 +321,8 @@ class SqliteEngine:
             if self._crowd is not None:
                 self._crowd.gone(self._damaged_at, None)
             self._write(self._damaged_at, None, now)
-            self._gathering.waiting.append((reply, position, OK))
+            ended = (Ended(*self._damaged_at, None, now, "destroyed"),)
+            self._gathering.waiting.append((reply, position, Answer("ok", ended=ended)))
             return True
         if outcome.writes:
             if self._crowd is not None:
@@ -339,9 +340,9 @@ class SqliteEngine:
                     self._write(address, record, now)
                 self._depends = self._gathering
         if self._depends is None:
-            reply(position, outcome.answer)
+            reply(position, outcome.told)
         else:
-            self._depends.waiting.append((reply, position, outcome.answer))
+            self._depends.waiting.append((reply, position, outcome.told))
         return True
 
     def _confine(self, lane: _Lane, outcome: Outcome, limits: Policy, now: int) -> Outcome:
@@ -597,12 +598,13 @@ class SqliteEngine:
             # While nobody else writes, the file stands still and all that it does not have is in memory. Nothing waits
             # after the last await: this is the one instant at which all of them go.
             keys = await self._file.keys(call.namespace, call.user, now)
+            users = {} if call.user is not None else await self._users(call.namespace, now)
             spared = None
             if call.except_key is not None:
                 spared = await self._follow((call.namespace, call.except_key), now)
             now = max(now, self.latest)
             self._depends = None
-            gone = 0
+            ended: list[Ended] = []
             unsaved = (*self._gathering.rows, *self._renewed)
             for address in dict.fromkeys((*((call.namespace, key) for key in keys), *unsaved)):
                 if address[0] != call.namespace or address == spared:
@@ -620,13 +622,23 @@ class SqliteEngine:
                 if self._crowd is not None:
                     self._crowd.gone(address, record)
                 self._write(address, None, now)
-                gone += 1
-            answer = Answer("ok", value=gone)
-            batch = self._gathering if gone else self._depends
+                user = users.get(address[1], call.user) if record is None else record.user
+                ended.append(Ended(*address, user, now, "destroyed"))
+            answer = Answer("ok", value=len(ended), ended=tuple(ended))
+            batch = self._gathering if ended else self._depends
             if batch is not None:
                 batch.waiting.append((reply, position, answer))
             else:
                 reply(position, answer)
+
+    async def _users(self, namespace: str, now: int) -> dict[bytes, str | None]:
+        """Whose the sessions in the file are, by key; of encrypted ones, their records alone know."""
+        users: dict[bytes, str | None] = {}
+        after: bytes | None = b""
+        while after is not None:
+            entries, after, _ = await self._file.page(namespace, None, after, PREFETCH, now)
+            users |= {entry.key: entry.user for entry in entries}
+        return users
 
     async def _follow(self, address: Address, now: int) -> Address:
         """Where the session of an address is, in memory or in the file."""
