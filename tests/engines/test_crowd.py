@@ -182,6 +182,16 @@ async def test_rosters_are_bounded(sqlite: Subject, monkeypatch: pytest.MonkeyPa
     assert {("ok", 2)} == {brief(answer) for answer in counts}
 
 
+async def test_rosters_of_those_who_left_are_bounded_too(sqlite: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has logged out leaves an empty roster; a daemon sees new users for as long as it lives."""
+    monkeypatch.setattr(crowd, "MAX_MEMBERS", 10)
+    engine: Any = sqlite.engine
+    for n in range(30):
+        await sqlite.ask(create(f"{n}", user=f"user {n}", policy=TWO), destroy(f"{n}"))
+
+    assert len(engine._crowd._rosters) <= 11
+
+
 async def test_a_damaged_session_is_the_first_to_make_room(tmp_path: Path) -> None:
     """Nobody can use it, so a login of its user costs nobody a session that works."""
     path = tmp_path / "sessions.db"
