@@ -76,6 +76,8 @@ class Reload:
             self._certificates.reload()
         except SettingError as e:
             log.error("the certificates stay as they were: %s", e)
+        except Exception:
+            log.exception("the certificates stay as they were")
         else:
             log.info("the certificates were read again; new connections get them")
 
@@ -98,6 +100,9 @@ class Reload:
             found = self._reread()
         except SettingError as e:
             log.error("the settings stay as they were: %s", e)
+            return
+        except Exception:
+            log.exception("the settings stay as they were")
             return
         if waiting := needing_restart(self._settings, found):
             log.warning("these settings have changed, and need a restart: %s", ", ".join(waiting))
