@@ -559,9 +559,11 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
 
     in_the_clear = Vault()  # as all rows are that a step asks the size of
 
-    def size_of_row(*row: Any) -> int:
+    def size_of_row(namespace: bytes, key: bytes, kind: int, user: bytes | None, *rest: Any) -> int:
+        # Texts come as bytes, for SQLite's own conversion of a damaged one would end the whole step.
+        columns = (_text(namespace), key, kind, None if user is None else _text(user), *rest[:-1])
         try:
-            record = in_the_clear.open(codec.pack(row[:-1]), row[-1])
+            record = in_the_clear.open(codec.pack(columns), rest[-1])
         except (Damaged, TypeError):  # TypeError: what should be bytes is none
             return 0
         return 0 if record is None else size_of(record)
