@@ -154,7 +154,7 @@ class SessionFile:
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> "SessionFile":
         """Opens or makes the file, its folder included, and brings it up to date. StartError says why it cannot."""
-        path = path.expanduser().resolve()  # the lock belongs to the file, by whatever link it was named
+        path = path.resolve()  # the lock belongs to the file, by whatever link it was named
         try:
             _make_folder(path.parent)
             lock = _take_lock(path)
