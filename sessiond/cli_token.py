@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 EXIT_SETTINGS, EXIT_FAILED = 2, 1
 
+_LAST = 253_402_300_799_000
+"""The last second of the year 9999, with which Python's calendar ends, in ms."""
+
 
 class _Duration(click.ParamType[int]):
     """ms, from what the settings call a duration."""
@@ -216,7 +219,8 @@ def _plain(each: Token, now: int) -> dict[str, Any]:
 
 
 def _day(instant: int) -> str:
-    return datetime.fromtimestamp(instant / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    """An instant that no calendar has, which a hand wrote into the file, is shown as the first or the last that it has."""
+    return datetime.fromtimestamp(min(max(instant, 0), _LAST) / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _end(code: int, sentence: str) -> NoReturn:

@@ -383,7 +383,8 @@ def tokens_path(settings: Settings) -> Path | None:
     scheme, colon, rest = settings.data.partition(":")
     if colon and scheme != "sqlite":
         return None
-    return Path((rest.removeprefix("//") if colon else scheme) + ".tokens")
+    # A ~ means what it means in `data`, else they would lie beside another file, which the daemon does not look at.
+    return Path(os.path.expanduser((rest.removeprefix("//") if colon else scheme) + ".tokens"))
 
 
 def needing_restart(now: Settings, then: Settings) -> list[str]:
@@ -415,7 +416,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         values = tomllib.loads(file.read_text("utf-8"))
     except OSError as e:
         raise SettingError(f"the settings file {file} cannot be read: {e.strerror}.") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # beside its own errors, a number or a nesting beyond what Python reads
         raise SettingError(f"the settings file {file} is not TOML: {e}.") from e
     for name, value in values.items():
         if name == "namespaces":

@@ -83,6 +83,9 @@ class Reload:
         except SettingError as e:
             log.error("the certificates stay as they were: %s", e)
             self._tell("certificates", "refused")
+        except Exception:
+            log.exception("the certificates stay as they were")
+            self._tell("certificates", "refused")
         else:
             self._tell("certificates", "ok")
             log.info("the certificates were read again; new connections get them")
@@ -108,6 +111,10 @@ class Reload:
             found = self._reread()
         except SettingError as e:
             log.error("the settings stay as they were: %s", e)
+            self._tell("settings", "refused")
+            return
+        except Exception:
+            log.exception("the settings stay as they were")
             self._tell("settings", "refused")
             return
         if waiting := needing_restart(self._settings, found):

@@ -36,7 +36,7 @@ async def open_engine(url: str, options: Options) -> Engine:
 def file_of(url: str) -> Path | None:
     """The file in which the engine of that URL keeps its records; None if it keeps none. SettingError as above."""
     scheme, path = _read(url)
-    return path.expanduser().resolve() if scheme == "sqlite" else None
+    return path.resolve() if scheme == "sqlite" else None
 
 
 def _read(url: str) -> tuple[str, Path]:
@@ -45,4 +45,7 @@ def _read(url: str) -> tuple[str, Path]:
         scheme, rest = "sqlite", url
     if scheme not in _OPENERS or (scheme == "memory" and rest) or (scheme == "sqlite" and not rest):
         raise SettingError(f"data is {url!r}: give the path of an SQLite file (data/sessions.db), or memory:.")
-    return scheme, Path(rest.removeprefix("//"))
+    try:
+        return scheme, Path(rest.removeprefix("//")).expanduser()
+    except RuntimeError as e:
+        raise SettingError(f"data is {url!r}, and there is no such home: give the whole path.") from e

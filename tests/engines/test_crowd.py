@@ -140,6 +140,23 @@ async def test_a_full_namespace_is_not_counted_again_for_each_call(sqlite: Subje
     assert [] == [text for text in queries if "tallies" in text or "insert" in text]
 
 
+async def test_what_was_counted_for_one_call_is_not_held_against_the_next(sqlite: Subject) -> None:
+    """However often earlier calls of a lane had the namespace counted and then needed no room, the dead count for nothing."""
+    one = Policy(ttl=TTL, max_sessions=1)
+    lane = sqlite.engine.lane()
+    await sqlite.one(create("0", ttl=10, policy=one))
+    for n in range(1, 4):
+        now = NOW + 10 * n
+        waiting = asyncio.ensure_future(sqlite.ask(create(f"{n}", ttl=10, policy=one), now=now, lane=lane))
+        await asyncio.sleep(0)
+        await sqlite.one(create(f"{n}", ttl=10), now)
+        assert [("exists",)] == [brief(answer) for answer in await waiting]
+
+    answer = await sqlite.one(create("last", policy=one), NOW + 40, lane)
+
+    assert ("ok", 1) == brief(answer)
+
+
 async def test_a_roster_sees_what_is_written_while_it_is_read(tmp_path: Path) -> None:
     """Logins, logouts and moves in the very turns in which a roster is loaded are all in it."""
     for turns in range(8):
@@ -180,6 +197,16 @@ async def test_rosters_are_bounded(sqlite: Subject, monkeypatch: pytest.MonkeyPa
     assert held <= 12
     counts = await sqlite.ask(*[count(f"user {n}") for n in range(30)], now=NOW + 1)
     assert {("ok", 2)} == {brief(answer) for answer in counts}
+
+
+async def test_rosters_of_those_who_left_are_bounded_too(sqlite: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has logged out leaves an empty roster; a daemon sees new users for as long as it lives."""
+    monkeypatch.setattr(crowd, "MAX_MEMBERS", 10)
+    engine: Any = sqlite.engine
+    for n in range(30):
+        await sqlite.ask(create(f"{n}", user=f"user {n}", policy=TWO), destroy(f"{n}"))
+
+    assert len(engine._crowd._rosters) <= 11
 
 
 async def test_a_damaged_session_is_the_first_to_make_room(tmp_path: Path) -> None:

@@ -86,6 +86,19 @@ async def test_a_damaged_row_of_schema_1_stops_nothing(tmp_path: Path) -> None:
     assert [("ok", 3), ("failed", "integrity")] == [brief(answer) for answer in answers]
 
 
+async def test_a_damaged_text_in_schema_1_stops_nothing(tmp_path: Path) -> None:
+    """A user that is no UTF-8 any more costs his session, and not the start of the daemon."""
+    write_schema_1(tmp_path / "sessions.db", RECORDS)
+    with closing(sqlite3.connect(tmp_path / "sessions.db")) as file, file:
+        file.execute("update sessions set user = cast(x'ff' as text) where key = ?", (key("b"),))
+
+    subject = await Subject(str(tmp_path / "sessions.db")).open()
+    answers = await subject.ask(get("a"), get("b"))
+    await subject.engine.close()
+
+    assert [("ok", 3), ("failed", "integrity")] == [brief(answer) for answer in answers]
+
+
 @pytest.mark.parametrize("column", ["size = size + 1", "size = 0"])
 async def test_a_wrong_size_is_damage(tmp_path: Path, column: str) -> None:
     """A row whose size is not that of its record is not what was written."""

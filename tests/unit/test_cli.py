@@ -55,6 +55,7 @@ def test_help_shows_every_setting_with_its_default() -> None:
         (["--listen", "foo"], "sessiond: --listen cannot be 'foo': an address is HOST:PORT"),
         (["--listen", "0.0.0.0:0"], "sessiond: listen is 0.0.0.0:0, where other machines can reach it"),
         (["--data", "redis://x"], "sessiond: data is 'redis://x': give the path of an SQLite file"),
+        (["--data", "~no.such.user/s.db"], "sessiond: data is '~no.such.user/s.db', and there is no such home"),
         (["--config", "/no/such/file"], "sessiond: the settings file /no/such/file cannot be read"),
         (["--nonsense"], "Error: No such option '--nonsense'"),
         (["extra"], "Error: Got unexpected extra argument (extra)"),

@@ -78,6 +78,18 @@ def test_the_list_is_for_people_and_for_programs(data: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("instant", "day"), [(10**17, "9999-12-31 23:59"), (-(10**17), "1970-01-01 00:00")])
+def test_an_instant_beyond_the_calendar_is_shown_all_the_same(data: str, instant: int, day: str) -> None:
+    """Whoever writes the file by hand may mean `never` by it."""
+    sessiond("token", "add", "shop", "--data", data)
+    file = Path(f"{data}.tokens")
+    file.write_text(re.sub(r'"created_at": \d+', f'"created_at": {instant}', file.read_text()))
+
+    code, out, _ = sessiond("token", "list", "--data", data)
+
+    assert (code, day in out) == (0, True)
+
+
 def test_rotating_and_revoking(data: str) -> None:
     """A successor is printed as a new token is; what was revoked is named."""
     sessiond("token", "add", "shop", "--data", data)

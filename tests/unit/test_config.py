@@ -417,12 +417,16 @@ def test_where_tokens_are_asked_for_others_may_reach_the_daemon(tmp_path: Path) 
         ({"data": "/var/s.db"}, "/var/s.db.tokens"),
         ({"data": "sqlite:/var/s.db"}, "/var/s.db.tokens"),
         ({"data": "sqlite:///var/s.db"}, "/var/s.db.tokens"),
+        ({"data": "~/s.db"}, "/home/ann/s.db.tokens"),
+        ({"data": "sqlite:~/s.db"}, "/home/ann/s.db.tokens"),
         ({"data": "memory:"}, None),
         ({"data": "memory:", "tokens": "/etc/tokens"}, "/etc/tokens"),
     ],
 )
-def test_tokens_are_beside_the_data(flags: dict[str, Any], path: str | None) -> None:
+def test_tokens_are_beside_the_data(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], path: str | None) -> None:
     """Unless set, they are in the file called as the data with .tokens behind it; data that is no file has none."""
+    monkeypatch.setenv("HOME", "/home/ann")
+
     assert tokens_path(settings(**flags)) == (None if path is None else Path(path))
 
 

@@ -80,6 +80,8 @@ def test_sighup_names_what_needs_a_restart(daemon: Daemon, file: Path) -> None:
         ('ttl = "4h"', "ttl, 14400 s, is longer than max_ttl, 10800 s"),
         ('ttl = "1h"\n[namespaces.shop]\nttl = "4h"', "in [namespaces.shop] in"),
         ("[namespaces.Shop]", "begins with a letter"),
+        (f"ttl = {'1' * 5000}", "is not TOML"),
+        (f"allowed_hosts = {'[' * 3000}{']' * 3000}", "is not TOML"),
         (None, "cannot be read: No such file or directory"),
     ],
 )

@@ -18,7 +18,8 @@ from sessiond.limits import Member, Usage
 from sessiond.record import Outcome, Record, is_alive, size_of
 
 MAX_MEMBERS = 50_000
-"""Sessions in rosters before the least recently used are dropped: some 20 MB (400 bytes each, keys and tables included)."""
+"""Rosters and sessions in them, together, before the least recently used rosters are dropped: some 20 MB (400 bytes each,
+keys and tables included). A roster counts too: each user who has been here and logged out leaves an empty one."""
 
 Owner = tuple[str, str]
 """A user in a namespace."""
@@ -133,7 +134,7 @@ class Crowd:
 
     def load(self, rosters: dict[Owner, list[Member]], unsaved: Iterable[tuple[Address, Record | None]]) -> None:
         """Takes rosters as the file has them, and lays over them what it may not have had, in the order of the writes."""
-        while self._rosters and len(self._owner_of) > MAX_MEMBERS:
+        while self._rosters and len(self._rosters) + len(self._owner_of) > MAX_MEMBERS:
             (namespace, _), roster = self._rosters.popitem(last=False)
             for key in roster:
                 self._owner_of.pop((namespace, key), None)

@@ -143,11 +143,11 @@ class _Lane:
             if not self._engine.carry_out(self, call, max(now, self._engine.latest), reply, position):
                 self._engine.fetch_for(self)
                 return
-            self._held.popleft()
+            self._pop()
 
     def finish_first(self) -> None:
         """The first held call was carried out elsewhere."""
-        self._held.popleft()
+        self._pop()
         self.go_on()
 
     def answer_first(self, answer: Answer) -> None:
@@ -158,6 +158,10 @@ class _Lane:
 
     def held_calls(self) -> Iterator[Call]:
         return (held[0] for held in self._held)
+
+    def _pop(self) -> None:
+        self._held.popleft()
+        self.recounts = 0
 
 
 class SqliteEngine:
@@ -351,7 +355,6 @@ class SqliteEngine:
             self._crowd = Crowd()
         self._crowd.insist = lane.recounts < MAX_RECOUNTS
         confined = confine(outcome, limits, now, self._crowd)
-        lane.recounts = 0
         if confined.evicted:
             assert outcome.answer.record is not None, "a session takes their place"
             user = outcome.answer.record.user

@@ -154,7 +154,7 @@ class SessionFile:
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> "SessionFile":
         """Opens or makes the file, its folder included, and brings it up to date. StartError says why it cannot."""
-        path = path.expanduser().resolve()  # the lock belongs to the file, by whatever link it was named
+        path = path.resolve()  # the lock belongs to the file, by whatever link it was named
         try:
             _make_folder(path.parent)
             lock = _take_lock(path)
@@ -559,9 +559,11 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
 
     in_the_clear = Vault()  # as all rows are that a step asks the size of
 
-    def size_of_row(*row: Any) -> int:
+    def size_of_row(namespace: bytes, key: bytes, kind: int, user: bytes | None, *rest: Any) -> int:
+        # Texts come as bytes, for SQLite's own conversion of a damaged one would end the whole step.
+        columns = (_text(namespace), key, kind, None if user is None else _text(user), *rest[:-1])
         try:
-            record = in_the_clear.open(codec.pack(row[:-1]), row[-1])
+            record = in_the_clear.open(codec.pack(columns), rest[-1])
         except (Damaged, TypeError):  # TypeError: what should be bytes is none
             return 0
         return 0 if record is None else size_of(record)

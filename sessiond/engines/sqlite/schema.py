@@ -1,7 +1,7 @@
 """The tables, and the ordered steps that bring an older file up to date. A step that was released is never edited.
 
-A step may call size_of_row(namespace, key, kind, user, expires_at, version, sealed): what `record.size_of` says of the
-record in that row, 0 if it is damaged. It is there for as long as the file is brought up to date.
+A step may call size_of_row(namespace, key, kind, user, expires_at, version, sealed), with texts as blobs: what
+`record.size_of` says of the record in that row, 0 if it is damaged. It is there for as long as the file is brought up to date.
 """
 
 APPLICATION_ID = 0x53455353  # "SESS", in the file's header: a file of another program is never touched
@@ -69,7 +69,9 @@ STEPS = (
     # 2: what quotas are measured against, why a session ended, and how late it has been.
     """
     alter table sessions add column size integer not null default 0;  -- record.size_of; of what is no session, 0
-    update sessions set size = size_of_row(namespace, key, kind, user, expires_at, version, sealed) where kind = 1;
+    update sessions set size =
+        size_of_row(cast(namespace as blob), key, kind, cast(user as blob), expires_at, version, sealed)
+        where kind = 1;
 
     -- The sizes of a namespace's sessions together, in its row of user ''; in the users' rows 0.
     alter table tallies add column bytes integer not null default 0;
