@@ -109,7 +109,7 @@ def test_a_token_that_was_altered_is_another() -> None:
 
 def test_every_verb_needs_a_scope() -> None:
     """The table has each verb of the stream, what is special about two of them, and what is no session's business."""
-    assert NEEDS.keys() - VERBS.values() == {"get with renew", "destroy_all of everyone", "metrics", "clock"}
+    assert NEEDS.keys() - VERBS.values() == {"get with renew", "watch", "destroy_all of everyone", "metrics", "clock"}
     assert set(VERBS.values()) <= NEEDS.keys()
     assert all(needed and needed <= set(SCOPES) for needed in NEEDS.values())
 
