@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, DummyCookieJar, web
+from aiohttp import ClientError, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import TestServer
 
 from sessiond_client import AsyncClient, Client, InvalidRequest, Unavailable
@@ -43,6 +43,26 @@ async def stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def failed(request: web.Request) -> web.Response:
+    await (await get_session(request)).rotate()
+    return web.Response(status=500)
+
+
+async def stream_of_the_refused(request: web.Request) -> web.StreamResponse:
+    session = await get_session(request)
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"streamed")
+    raise Unavailable(f"as a call would, for {session!r}")
+
+
+async def login_too_large(request: web.Request) -> web.Response:
+    session = await get_session(request)
+    session.user = "ada"
+    session["all"] = "x" * 100_000
+    return web.Response()
+
+
 async def cached(request: web.Request) -> web.Response:
     (await get_session(request))["x"] = 1
     return web.Response(headers={"Cache-Control": "private", "Vary": "Accept, cookie"})
@@ -63,6 +83,9 @@ class Site:
             ("/redirect", redirect),
             ("/crash", crash),
             ("/stream", stream),
+            ("/refused", stream_of_the_refused),
+            ("/failed", failed),
+            ("/large", login_too_large),
             ("/cached", cached),
             ("/static/logo", visit),
         ):
@@ -224,3 +247,35 @@ async def test_an_unknown_id_is_not_taken_over(site: Site) -> None:
     sid = new_sid()
 
     assert sid != sid_in(await ask("/", sid))
+
+
+async def test_no_second_answer(site: Site, sessiond_client: Client) -> None:
+    """A handler that gets no session once its answer has begun breaks it off: no 503 ends up in the midst of a body."""
+    ask = await site(cookie=COOKIE)
+    answer = await ask("/refused", sessiond_client.create({"a": 1}))
+
+    with pytest.raises(ClientError):
+        await answer.read()
+
+
+async def test_an_error_after_a_move(site: Site, sessiond_client: Client) -> None:
+    """A session that the handler has moved is told to the browser with an error too, since its old id is dead."""
+    ask = await site(cookie=COOKIE)
+
+    answer = await ask("/failed", sessiond_client.create({"a": 1}))
+
+    record = sessiond_client.get(sid_in(answer))
+    assert record is not None
+    assert (500, {"a": 1}) == (answer.status, record.data)
+
+
+async def test_a_refused_login_keeps_the_session(site: Site, sessiond_client: Client) -> None:
+    """A login that the daemon refuses, for too much data, say, leaves the visitor with the session that he had."""
+    ask = await site(cookie=COOKIE)
+    sid = sessiond_client.create({"cart": ["lamp"]})
+
+    answer = await ask("/large", sid)
+
+    record = sessiond_client.get(sid)
+    assert record is not None
+    assert (500, {"cart": ["lamp"]}, None) == (answer.status, record.data, record.user)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessiond_client import InvalidRequest, Missing, Record, Unavailable
+from sessiond_client import AuthError, Failed, InvalidRequest, Missing, Record, Unavailable
 from sessiond_client.lifecycle import (
     Ask,
     Lifecycle,
@@ -208,6 +208,55 @@ def test_moves_once() -> None:
     assert ["patch"] == verbs(run(loaded({"a": 1}).finish(user="ada", moves=False), 4))
 
 
+@pytest.mark.parametrize(
+    "error", [InvalidRequest("too many", code="too_many_sessions"), AuthError("no"), Failed("full", code="quota")]
+)
+def test_a_refused_login_stays_where_it_was(error: Exception) -> None:
+    """A session whose new user is refused goes back to its id: the browser, which gets an error, knows no other."""
+    life = loaded({"cart": 1})
+
+    with pytest.raises(type(error)):
+        run(life.finish(user="ada"), "new", error, "old")
+
+    assert ("old", "keep") == (life.sid, life.cookie())
+
+
+def test_a_login_without_an_answer_does_not_go_back() -> None:
+    """Whether it took effect is not known, so the id from before the login stays dead; whoever answers has a cookie."""
+    life = loaded({"cart": 1})
+
+    with pytest.raises(Unavailable):
+        run(life.finish(user="ada"), "new", Unavailable("away", outcome_unknown=True))
+
+    assert ("new", "send") == (life.sid, life.cookie())
+
+
+@pytest.mark.parametrize("life", [lambda: loaded({"a": 1}), lambda: Lifecycle("old")])
+def test_too_late_to_move(life: Callable[[], Lifecycle]) -> None:
+    """Once the response has begun no session moves, though the app asks for it: the browser could not follow."""
+    late = life()
+    late.move()
+
+    assert [] == verbs(run(late.finish(moves=False)))
+
+
+def test_too_late_to_begin(caplog: pytest.LogCaptureFixture) -> None:
+    """Once the response has begun a session can end; the one that the app begins in its place is dropped, and that is told."""
+    life = loaded({"a": 1}, "ada")
+    life.end()
+    life.data["b"] = 2
+
+    assert ["destroy"] == verbs(run(life.finish(moves=False), None))
+    assert "a session begun after the response had started is dropped" in caplog.text
+    assert [] == verbs(run(life.finish(moves=False)))
+
+
+def test_a_user_without_a_name_is_nobody() -> None:
+    """An empty user is none: such a session is not stored for it, and does not change hands with every request."""
+    assert [] == run(loaded(sid=None).finish(user=""))
+    assert [] == run(loaded({"a": 1}).finish(user=""))
+
+
 def test_finish_may_come_twice() -> None:
     """After a response that went on streaming, say: a session that began after another had ended is not ended with it."""
     life = loaded({"a": 1})
@@ -364,3 +413,12 @@ def test_paths_begin_with_a_slash() -> None:
     """A pattern that could match nothing is refused when the app is made."""
     with pytest.raises(InvalidRequest, match="begins with /"):
         Paths(["static/*"])
+
+
+def test_nested_too_deeply() -> None:
+    """A value in which nobody could get to the ground is a change; what is wrong with it is said when it is stored."""
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+
+    assert fingerprint(deep) != fingerprint([])

@@ -754,3 +754,45 @@ def test_optional(browse: Browse, sessiond_server: Server) -> None:
     assert [None, None] == [each.headers.get("set-cookie") for each in (read_, made)]
     sessiond_server.start()
     assert {"a": "1"} == browser.get("/").json()
+
+
+def test_an_error_after_a_move(browse: Browse, sessions: Client) -> None:
+    """A session that the app has moved is told to the browser with an error too, since its old id is dead."""
+
+    @post("/fail", status_code=500)
+    async def fail(request: Asked) -> None:
+        await (await get_session(request)).rotate()
+
+    browser = browse(put, read, fail)
+    browser.post("/set/a/1")
+
+    assert 500 == browser.post("/fail").status_code
+    assert {"a": "1"} == browser.get("/").json()
+
+
+def test_a_late_logout(browse: Browse, sessions: Client) -> None:
+    """A session that the app clears in the midst of a stream is ended; one that is to move then keeps its id."""
+
+    @get("/out")
+    async def out(request: Asked) -> Stream:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"a"
+            request.clear_session()
+
+        return Stream(parts())
+
+    @get("/move")
+    async def move(request: Asked) -> Stream:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"a"
+            regenerate(request)
+
+        return Stream(parts())
+
+    browser = browse(put, read, out, move)
+    browser.post("/set/a/1")
+
+    browser.get("/move")
+    assert {"a": "1"} == browser.get("/").json()
+    browser.get("/out")
+    assert 0 == sessions.count()

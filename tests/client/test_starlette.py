@@ -517,7 +517,7 @@ async def test_too_late_for_a_cookie(client: AsyncClient, caplog: pytest.LogCapt
 
     assert [] == reply.cookies
     assert 2 == len(raised)
-    assert 1 == caplog.text.count("a session begun after the answer had started is dropped")
+    assert 1 == caplog.text.count("a session begun after the response had started is dropped")
     assert 0 == await client.count()
 
 
@@ -757,3 +757,38 @@ async def test_away_for_websockets(away: AsyncClient) -> None:
 
     assert (503, ["1"]) == (refused.status, refused.all("retry-after"))
     assert [("websocket.close", 1013)] == [(each["type"], each["code"]) for each in plain.sent]
+
+
+# -- errors that come half-way --
+
+
+async def test_an_error_after_a_move(client: AsyncClient) -> None:
+    """A session that the app has moved is told to the browser with an error too, since its old id is dead."""
+
+    async def fail(request: Request) -> Response:
+        await request.session.rotate()
+        return PlainTextResponse("", 500)
+
+    visitor = Visitor(site(client, Route("/fail", fail)))
+    await visitor.get("/add/a")
+
+    failed = await visitor.get("/fail")
+
+    assert 500 == failed.status
+    assert {"a": "set"} == (await visitor.get("/view")).json
+
+
+async def test_destroyed_by_one_who_never_asked(client: AsyncClient) -> None:
+    """Ending the session takes the cookie away, though nobody has asked for `request.session`."""
+
+    async def leave(request: Request) -> Response:
+        await request.scope["session"].destroy()
+        return PlainTextResponse("")
+
+    visitor = Visitor(site(client, Route("/leave", leave)))
+    await visitor.get("/add/a")
+
+    await visitor.get("/leave")
+
+    assert {} == visitor.cookies
+    assert 0 == await client.count()

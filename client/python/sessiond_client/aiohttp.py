@@ -9,7 +9,6 @@ async def visit(request):
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import hdrs, web
@@ -21,8 +20,6 @@ from ._types import Seconds
 from .cookies import Found, Secret, SessionCookie
 from .errors import InvalidRequest, Unavailable
 from .lifecycle import Paths, describe, drive_async
-
-log = logging.getLogger("sessiond_client")
 
 #: What becomes of a request that could not be served because no answer was had from the daemon.
 OnUnavailable = Callable[[web.Request, Unavailable], Awaitable[web.StreamResponse]]
@@ -104,18 +101,20 @@ def session_middleware(
             return
         if not response.prepared:
             _vary(response)
-        if visit.is_lacking or response.status >= 500:
+        if visit.is_lacking:
             return
-        if response.prepared and not life.exists:
-            if life.data:
-                log.warning("a session begun after the response had started is dropped: its cookie cannot be sent")
-            return
-        told = describe(request.headers.get(hdrs.USER_AGENT), request.remote) if meta else None
-        owner = life.user if user is None else user(life.data)
-        await drive_async(client, life.finish(user=owner, meta=told, moves=not response.prepared))
-        if response.prepared:
-            return
-        fate = life.cookie(rolling=rolling or visit.found.stale)
+        saves = response.status < 500
+        if saves:
+            told = describe(request.headers.get(hdrs.USER_AGENT), request.remote) if meta else None
+            owner = life.user if user is None else user(life.data)
+            await drive_async(client, life.finish(user=owner, meta=told, moves=not response.prepared))
+        if not response.prepared:
+            dress(visit, response, again=saves and (rolling or visit.found.stale))
+
+    def dress(visit: _Visit, response: web.StreamResponse, *, again: bool = False) -> None:
+        """Gives or takes the cookie. An error does so too: a session that has moved is not found by its old one."""
+        life = visit.session._life
+        fate = life.cookie(rolling=again)
         if fate == "send" and life.sid is not None:
             _set_cookie(response, looks.header(life.sid))
         elif fate == "clear":
@@ -136,13 +135,19 @@ def session_middleware(
                 response = raised = error
             await end(request, visit, response)
         except Unavailable as error:
+            if request.writer.output_size:  # the answer has begun, and a second one would end up in its midst
+                raise
             if on_unavailable is not None:
-                return await on_unavailable(request, error)
-            return web.Response(
-                status=503,
-                text="The sessions are away for a moment; try again.\n",
-                headers={hdrs.RETRY_AFTER: "1", hdrs.CACHE_CONTROL: "no-store"},
-            )
+                response = await on_unavailable(request, error)
+            else:
+                response = web.Response(
+                    status=503,
+                    text="The sessions are away for a moment; try again.\n",
+                    headers={hdrs.RETRY_AFTER: "1", hdrs.CACHE_CONTROL: "no-store"},
+                )
+            if not response.prepared:
+                dress(visit, response)
+            return response
         if raised is not None:
             raise raised
         return response

@@ -332,9 +332,6 @@ class SessiondSessions(SessionInterface):
         life = session._life
         if not life.loaded or session.is_lacking:
             return
-        if not life.exists and life.data:
-            log.warning("a session begun after the response had started is dropped: its cookie cannot be sent")
-            return
         try:
             drive(self.client, self._finish(session, moves=False))
         except Unavailable as error:

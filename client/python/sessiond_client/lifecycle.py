@@ -10,6 +10,7 @@ Rule 3: nothing that happens to the daemon makes a cookie go away; only the app 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from . import _codec, _protocol
 from ._types import Record, Seconds
-from .errors import InvalidRequest, Missing
+from .errors import AuthError, Failed, InvalidRequest, Missing, SessiondError
 
 #: What is to become of the cookie: sent with the session's sid, taken away, or left as it is.
 CookieFate = Literal["send", "clear", "keep"]
@@ -242,13 +243,15 @@ class Lifecycle:
         health checks leave nothing behind. One that ended elsewhere meanwhile stays ended: then `lost` is True.
 
         Args:
-            user: whose session it is by now; None: nobody's.
+            user: whose session it is by now; None or the empty string: nobody's.
             meta: what to remember for people, of a new session and of one whose user has changed.
-            moves: whether a session that changes hands gets a new sid by itself. An id that was known before a login
-                must not be one that is logged in.
+            moves: whether the browser can still be told a new sid, which is so until the response begins. Until then a
+                session that changes hands gets one by itself: an id that was known before a login must not be one
+                that is logged in. Afterwards none moves, and none begins, but one can end.
         """
+        user = user or None  # else it would differ from what is stored, and move the session, each time
         if not self.loaded:
-            if self._moves and self.sid is not None:
+            if moves and self._moves and self.sid is not None:
                 yield from self._unless_lost(self._move_unseen())
             return
         self.user = user
@@ -257,6 +260,11 @@ class Lifecycle:
             yield from self.destroy()
             self.data, self.user = data, user
             self._ended = False
+        if not self.exists and not moves:
+            if self.data:
+                log.warning("a session begun after the response had started is dropped: its cookie cannot be sent")
+                self.forget()
+            return
         if not self.exists and not self.data and user is None:
             return
         if meta is not None and (not self.exists or user != self.stored.user):
@@ -277,10 +285,19 @@ class Lifecycle:
         return "send" if rolling or self.sid != self._came_with else "keep"
 
     def _keep(self, moves: bool) -> Steps:
-        if self.exists and (self._moves or (moves and not self._moved and self.user != self.stored.user)):
+        before, had_moved = self.sid, self._moved
+        if moves and self.exists and (self._moves or (not self._moved and self.user != self.stored.user)):
             yield from self.rotate()
             self._moves = False
-        yield from self.save()
+        try:
+            yield from self.save()
+        except (InvalidRequest, AuthError, Failed):
+            # Refused, so nothing was changed; and the error that comes of it brings the browser no cookie.
+            if self.exists and self.sid != before:
+                with contextlib.suppress(SessiondError):
+                    self.sid = yield Ask("rotate", (self.sid,), {"new_sid": before})
+                    self._moved = had_moved
+            raise
 
     def _move_unseen(self) -> Steps:
         self.sid = yield Ask("rotate", (self.sid,), {"grace": 0})
@@ -308,7 +325,11 @@ def fingerprint(value: Any) -> bytes:
     try:
         return _codec.pack(value)
     except (ValueError, TypeError, OverflowError, RecursionError):
-        return b"\xc1" + repr(value).encode("utf-8", "surrogatepass")  # no MessagePack begins like this
+        try:
+            shown = repr(value)
+        except RecursionError:
+            shown = f"a {type(value).__name__} that is nested too deeply"
+        return b"\xc1" + shown.encode("utf-8", "surrogatepass")  # no MessagePack begins like this
 
 
 def through_text(

@@ -13,7 +13,6 @@ start, whether anybody looks at it or not; with `lazy=True` it is read when the 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -47,8 +46,6 @@ __all__ = [
     "get_session",
     "regenerate",
 ]
-
-log = logging.getLogger("sessiond_client")
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -196,12 +193,15 @@ class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
             return
         headers = MutableScopeHeaders.from_message(message)
         _vary(headers)
-        if session._is_lacking or cast("Any", message)["status"] >= 500:
-            session._is_left = True
+        session._is_left = session._is_lacking or cast("Any", message)["status"] >= 500
+        if session._is_lacking:
             return
-        await self._finish(session, moves=True)
+        saves = not session._is_left
+        if saves:
+            await self._finish(session, moves=True)
         cookie, life = self.config.cookie, session._life
-        fate = life.cookie(rolling=self.config.rolling or session._found.stale)
+        # Also with an error, which may have come half-way: a session that has moved is not found by its old cookie.
+        fate = life.cookie(rolling=saves and (self.config.rolling or session._found.stale))
         if fate == "send" and life.sid is not None:
             _set_cookie(headers, cookie.header(life.sid))
         elif fate == "clear":
@@ -212,11 +212,8 @@ class SessiondSessionBackend(BaseSessionBackend["SessiondSessionConfig"]):
         session = _session_of(connection)
         if session._is_lacking or session._is_left or not session._is_used:
             return
-        life = session._life
-        if life.loaded and life.exists:
+        if session._life.loaded:
             await self._finish(session, moves=False)
-        elif life.loaded and life.data:
-            log.warning("a session begun after the response had started is dropped: its cookie cannot be sent")
 
     async def _finish(self, session: ConnectionSession, *, moves: bool) -> None:
         life, connection = session._life, session._connection

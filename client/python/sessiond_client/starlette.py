@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,8 +29,6 @@ from ._types import Seconds
 from .cookies import Found, SessionCookie
 from .errors import InvalidRequest, SessiondError, Unavailable
 from .lifecycle import Lifecycle, Paths, describe, drive_async
-
-log = logging.getLogger("sessiond_client")
 
 #: What becomes of a request that could not be served because no answer was had from the daemon.
 OnUnavailable = Callable[[Request, Unavailable], Awaitable[Response]]
@@ -101,6 +98,11 @@ class Session(dict[str, Any], AsyncSession):
         if self.modified and not self._life.exists:
             self._needs_a_cookie()
         await super().save()
+
+    async def destroy(self) -> None:
+        """Ends the session and empties the dict; the response takes the cookie away."""
+        self.accessed = True
+        await super().destroy()
 
     async def rotate(self, *, grace: Seconds = 0) -> None:
         """Moves the session to a new sid, which the response takes to the browser."""
@@ -257,11 +259,11 @@ class SessionMiddleware:
             failure = visit.failure or error
             if session._answered or not isinstance(failure, Unavailable):
                 raise
-            await self._answer(scope, receive, send, failure)
+            await self._answer(scope, receive, visit, send, failure)
         else:
             await visit.end()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, error: Unavailable) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, visit: _Visit, send: Send, error: Unavailable) -> None:
         """Tells whoever asked that the sessions are away, and nothing about his own."""
         response: Response = PlainTextResponse(
             "The sessions are away for a moment; try again.\n", 503, {"Retry-After": "1", "Cache-Control": "no-store"}
@@ -271,6 +273,7 @@ class SessionMiddleware:
         elif scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "try again later"})
             return
+        visit.tell(response.headers)
         await response(scope, receive, send)
 
 
@@ -306,10 +309,7 @@ class _Visit:
         session, life = self._session, self._session._life
         if not (self._saves and session.accessed and life.loaded) or session._is_lacking or life.lost:
             return
-        if life.exists:
-            await self._save(moves=False)
-        elif life.data:
-            log.warning("a session begun after the answer had started is dropped: its cookie cannot be sent")
+        await self._save(moves=False)
 
     async def _begin(self, message: Message) -> None:
         """Saves the session and dresses the answer."""
@@ -320,15 +320,22 @@ class _Visit:
         message.setdefault("headers", [])
         headers = MutableHeaders(scope=message)
         _vary(headers)
-        if session._is_lacking or not self._saves:
+        if session._is_lacking:
             return
-        await self._save(moves=True)
+        if self._saves:
+            await self._save(moves=True)
         renews = rules.cookie.max_age is not None and life.version != session._read
-        fate = life.cookie(rolling=rules.rolling or renews or self._found.stale)
+        # Also with an error, which may have come half-way: a session that has moved is not found by its old cookie.
+        self.tell(headers, again=self._saves and (rules.rolling or renews or self._found.stale))
+
+    def tell(self, headers: MutableHeaders, *, again: bool = False) -> None:
+        """Gives the browser the cookie, or takes it away, or neither."""
+        life, cookie = self._session._life, self._rules.cookie
+        fate = life.cookie(rolling=again)
         if fate == "send" and life.sid is not None:
-            _set_cookie(headers, rules.cookie.header(life.sid))
+            _set_cookie(headers, cookie.header(life.sid))
         elif fate == "clear":
-            _set_cookie(headers, rules.cookie.clearing())
+            _set_cookie(headers, cookie.clearing())
 
     async def _save(self, *, moves: bool) -> None:
         life, rules, client = self._session._life, self._rules, self._scope.get("client")
