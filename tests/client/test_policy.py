@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,3 +169,21 @@ def test_connect_failed_names_each_reason() -> None:
     error = connect_failed([(A, ConnectionRefusedError(111, "x")), (B, TimeoutError())])
 
     assert "http://a:1: Connection refused; http://b:1: it did not answer in time" in str(error)
+
+
+def test_an_outage_is_told_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has why there is no daemon, when that is first found out and when the reason changes, and when it is over."""
+    caplog.set_level(logging.INFO, "sessiond_client")
+    route = Route([A, B], patience=2)
+    refused, silent = ConnectFailed("it was refused"), ConnectFailed("it is silent")
+
+    for now, error in enumerate((refused, ConnectFailed("it was refused"), silent)):
+        route.failed(float(now), error)
+    route.succeeded(A)
+    route.succeeded(A)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "it was refused",
+        "it is silent",
+        f"sessiond can be reached again, at {A.url}",
+    ]

@@ -600,7 +600,10 @@ async def test_a_column_of_another_kind_is_damage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_flipped_bytes_in_the_file_never_show_a_wrong_value(tmp_path: Path, seed: int) -> None:
-    """With bytes of the file flipped at random, a session answers as it was, or not at all: never with other data."""
+    """With bytes of the file flipped at random, a session answers as it was, or not at all: never with other data.
+
+    Where the flips meet the schema, the file does not open, which is said in a sentence.
+    """
     chance = random.Random(seed)
     path = tmp_path / "sessions.db"
     subject = await Subject(str(path)).open()
@@ -614,7 +617,11 @@ async def test_flipped_bytes_in_the_file_never_show_a_wrong_value(tmp_path: Path
         for _ in range(20):
             damaged[chance.randrange(4096, len(damaged))] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
-        subject = await Subject(str(path)).open()
+        try:
+            subject = await Subject(str(path)).open()
+        except StartError as e:
+            assert str(path) in str(e)
+            continue
         for before, after in zip(made, await subject.ask(*[get(str(n)) for n in range(300)]), strict=True):
             assert after.status in ("failed", "missing") or before == after
             told += brief(after) == INTEGRITY

@@ -121,7 +121,7 @@ def test_a_scope_allows_its_actions_and_no_other(scope: Scope) -> None:
         "read": {"get"},
         "write": {"create", "set", "patch", "touch", "rotate"},
         "destroy": {"destroy", "destroy_all"},
-        "list": {"list", "count"},
+        "list": {"list", "count", "watch"},
         "admin": {"destroy_all of everyone", "metrics", "clock"},
     }
     _, token, _ = made(namespace=None if scope == "admin" else "shop", scopes=(scope,))

@@ -9,6 +9,7 @@ the next attempt whenever one is due.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import ssl
@@ -18,6 +19,8 @@ from typing import Generic, TypeVar
 from ._protocol import Answer, Call
 from ._urls import Address
 from .errors import ConnectFailed, DeadlineExceeded, SessiondError, Unavailable
+
+log = logging.getLogger("sessiond_client")
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Unavailable)
@@ -57,6 +60,8 @@ class Route:
     def succeeded(self, address: Address) -> None:
         """A connection is open: the outage, if there was one, is over."""
         self._first = self._addresses.index(address)
+        if self.error is not None:
+            log.info("sessiond can be reached again, at %s", address.url)
         self._failures, self.error = 0, None
 
     def avoid(self, address: Address) -> None:
@@ -68,6 +73,8 @@ class Route:
         """None of the addresses could be reached."""
         if self.error is None:
             self._outage_began = now
+        if str(error) != str(self.error):  # once for each reason: callers come by the thousand
+            log.warning("%s", error)
         self._failures += 1
         self.error = error
         longest = PATIENT_PAUSE if self.is_patient(now) else LONGEST_PAUSE

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from . import _codec, _protocol
 from ._types import Record, Seconds
-from .errors import AuthError, Failed, InvalidRequest, Missing, SessiondError
+from .errors import AuthError, ConnectFailed, Failed, InvalidRequest, Missing, SessiondError, Unavailable
 
 #: What is to become of the cookie: sent with the session's sid, taken away, or left as it is.
 CookieFate = Literal["send", "clear", "keep"]
@@ -50,6 +50,7 @@ def drive(client: Any, steps: Steps) -> None:
             try:
                 result = getattr(client, ask.verb)(*ask.arguments, **ask.named)
             except Exception as error:
+                _tell(error)
                 ask = steps.throw(error)
             else:
                 ask = steps.send(result)
@@ -65,11 +66,18 @@ async def drive_async(client: Any, steps: Steps) -> None:
             try:
                 result = await getattr(client, ask.verb)(*ask.arguments, **ask.named)
             except Exception as error:
+                _tell(error)
                 ask = steps.throw(error)
             else:
                 ask = steps.send(result)
     except StopIteration:
         return
+
+
+def _tell(error: Exception) -> None:
+    """What the page that comes of it does not say; of a daemon that cannot be reached the client has told already."""
+    if isinstance(error, Unavailable) and not isinstance(error, ConnectFailed):
+        log.warning("%s", error)
 
 
 class State(NamedTuple):
