@@ -601,6 +601,11 @@ def crash(request: HttpRequest) -> HttpResponse:
     raise RuntimeError("a fault of the app's")
 
 
+def moves_and_crashes(request: HttpRequest) -> HttpResponse:
+    request.session.cycle_key()
+    raise RuntimeError("a fault of the app's")
+
+
 def saves(request: HttpRequest) -> HttpResponse:
     request.session["m"] = 1
     request.session.save()
@@ -618,6 +623,7 @@ urlpatterns = [
     path("hands-over", hands_over),
     path("someone-elses", someone_elses),
     path("crash", crash),
+    path("moves-and-crashes", moves_and_crashes),
     path("saves", saves),
     path("static/logo", count),
 ]
@@ -808,6 +814,14 @@ def test_a_crash_saves_nothing(browsing: Browsing) -> None:
     browsing.get("/count")
 
     assert 500 == browsing.get("/crash").status_code
+    assert b"2" == browsing.get("/count").content
+
+
+def test_a_crash_after_a_login(browsing: Browsing) -> None:
+    """A view that raises after it has moved the session, as a login does, leaves the visitor with that session."""
+    browsing.get("/count")
+
+    assert 500 == browsing.get("/moves-and-crashes").status_code
     assert b"2" == browsing.get("/count").content
 
 

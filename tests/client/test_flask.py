@@ -900,6 +900,26 @@ def test_no_logout_is_optional(make: Any, client: Client, mortal: Server) -> Non
     assert {"a": 1} == stored(client)
 
 
+def test_a_late_logout(make: Any, client: Client) -> None:
+    """A session that a streamed answer clears is ended, though none can begin in its place."""
+    app = make()
+    browser = app.test_client()
+    visit(app, put(a=1), browser)
+
+    def stream() -> Response:
+        session.get("a")
+
+        def parts() -> Iterator[str]:
+            yield "a"
+            session.clear()
+            session["b"] = 2
+
+        return Response(stream_with_context(parts()))
+
+    assert "a" == visit(app, stream, browser).text
+    assert 0 == client.count()
+
+
 # -- moving --
 
 

@@ -796,3 +796,19 @@ def test_a_late_logout(browse: Browse, sessions: Client) -> None:
     assert {"a": "1"} == browser.get("/").json()
     browser.get("/out")
     assert 0 == sessions.count()
+
+
+def test_no_logout_is_optional(browse: Browse, sessiond_server: Server) -> None:
+    """A logout that did not reach the daemon is never answered as if it had, on a path that may lack its session either."""
+
+    @post("/out")
+    async def out(request: Asked) -> None:
+        request.clear_session()
+
+    browser = browse(put, out, server=sessiond_server, optional=["/out"])
+    browser.post("/set/a/1")
+    sessiond_server.kill()
+
+    answer = browser.post("/out")
+
+    assert (503, []) == (answer.status_code, answer.headers.get_list("Set-Cookie"))

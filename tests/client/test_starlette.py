@@ -766,7 +766,7 @@ async def test_an_error_after_a_move(client: AsyncClient) -> None:
     """A session that the app has moved is told to the browser with an error too, since its old id is dead."""
 
     async def fail(request: Request) -> Response:
-        await request.session.rotate()
+        await (await load_session(request)).rotate()
         return PlainTextResponse("", 500)
 
     visitor = Visitor(site(client, Route("/fail", fail)))
@@ -792,3 +792,15 @@ async def test_destroyed_by_one_who_never_asked(client: AsyncClient) -> None:
 
     assert {} == visitor.cookies
     assert 0 == await client.count()
+
+
+async def test_no_logout_is_optional(sessiond_server: Server) -> None:
+    """A logout that did not reach the daemon is never answered as if it had, on a path that may lack its session either."""
+    async with AsyncClient(sessiond_server.url, deadline=0.3) as client:
+        visitor = Visitor(site(client, optional=["/clear"]))
+        await visitor.get("/add/a")
+        sessiond_server.kill()
+
+        reply = await visitor.get("/clear")
+
+    assert (503, []) == (reply.status, reply.cookies)

@@ -123,10 +123,11 @@ class ConnectionSession(AsyncSession):
             if not life.loaded:
                 life.end()  # nobody has asked for the one that is replaced
             life.data = _entries(given, self._connection.scope)
-        elif life.loaded and not life.exists:
+        elif life.loaded and not life.exists and not self._is_lacking:
             life.forget()  # its cookie, if there was one, stays: another response may just have replaced it
         else:
             life.end()
+            self._is_lacking = False  # one that could not be read can still be ended, or else that is an error
         self._show()
 
 

@@ -79,6 +79,9 @@ class Session(dict[str, Any], AsyncSession):
         """Empties the session and makes it nobody's, which ends it: a logout, as with Starlette's own."""
         self._loaded().user = None
         dict.clear(self)
+        if self._is_lacking:  # one that could not be read can still be ended, or else that is an error
+            self._life.end()
+            self._is_lacking = False
 
     async def load(self) -> None:
         """Reads the session, and renews it; what was changed here is lost. Raises Unavailable."""

@@ -82,7 +82,7 @@ class SessiondStore(SessionStore):
         if plain is None:
             return await self._write_bytes(session_id, data, lives)
         mark = plain[METADATA].pop(MARK, None)
-        user = None if self._user is None else self._user(plain)
+        user = None if self._user is None else self._user(plain) or None
         if mark is None:
             return await self._client.create(plain, ttl=lives, user=user)
         try:

@@ -67,7 +67,7 @@ class SessionMiddleware(Stock):
             if self._is_to_be_kept(request, response):
                 request.session.finish()
         except Unavailable:
-            return away()
+            return self._end(request, away())
         return self._end(request, response)
 
     async def __acall__(self, request: HttpRequest) -> Any:
@@ -79,7 +79,7 @@ class SessionMiddleware(Stock):
             if self._is_to_be_kept(request, response):
                 await request.session.afinish()
         except Unavailable:
-            return away()
+            return self._end(request, away())
         return self._end(request, response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
@@ -108,10 +108,12 @@ class SessionMiddleware(Stock):
         if not isinstance(store, SessionStore):  # the app has put something of its own there
             return response
         if response.status_code == 500 and store.is_refused:  # another middleware got no session
-            return away()
+            response = away()
         if store.accessed:
             patch_vary_headers(response, ("Cookie",))
         if response.status_code >= 500 or store.is_lacking:
+            if store.has_moved:  # by a login, say, after which something failed: its old key finds nothing any more
+                _set_cookie(response, store)
             return response
         if store.lost:
             raise SessionInterrupted(

@@ -195,6 +195,11 @@ class SessionStore(SessionBase):
         return self._life.exists
 
     @property
+    def has_moved(self) -> bool:
+        """Whether the session is under a key that no browser has been told yet."""
+        return self._life.exists and self._life._moved
+
+    @property
     def lost(self) -> bool:
         """Whether the session ended elsewhere while this request was using it."""
         return self._life.lost
