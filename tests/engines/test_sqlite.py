@@ -636,7 +636,7 @@ async def test_a_table_whose_definition_is_no_text_is_told_at_the_start(tmp_path
     path.write_bytes(whole.replace(b"sessions_changed after update", b"sessions_changed \xbdfter update"))
 
     for _ in range(2):
-        with pytest.raises(StartError, match="its tables are damaged. Give another file"):
+        with pytest.raises(StartError, match=r"its tables are damaged\. Give another file"):
             await Subject(str(path)).open()
 
     path.write_bytes(whole)
