@@ -630,6 +630,26 @@ async def test_flipped_bytes_in_the_file_never_show_a_wrong_value(tmp_path: Path
     assert told > 0
 
 
+async def test_a_table_whose_definition_is_no_text_is_told_at_the_start(tmp_path: Path) -> None:
+    """In a sentence; and the file is free again, its threads ended."""
+    path = tmp_path / "sessions.db"
+    subject = await Subject(str(path)).open()
+    await subject.engine.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"sessions_changed after update", b"sessions_changed \xbdfter update"))
+
+    for _ in range(2):
+        with pytest.raises(StartError, match=r"its tables are damaged\. Give another file"):
+            await Subject(str(path)).open()
+
+    path.write_bytes(whole)
+    subject = await Subject(str(path)).open()
+    answer = await subject.one(create("a"))
+    await subject.engine.close()
+
+    assert ("ok", 1) == brief(answer)
+
+
 async def test_a_zeroed_page_costs_only_its_sessions(tmp_path: Path) -> None:
     """A page of the table that is lost makes its sessions answer `integrity`; those on other pages serve."""
     path = tmp_path / "sessions.db"

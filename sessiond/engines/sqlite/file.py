@@ -197,14 +197,19 @@ class SessionFile:
             file.latest = next(iter(await reader.execute_fetchall(_LATEST)))[0]
             await file._seals.adopt(vault)
             return file
-        except (sqlite3.Error, StartError) as e:
+        except BaseException as e:
+            # Whatever it was: a connection that stays open keeps its thread, and with it a process that wants to end.
             for opened in (reader, writer):
                 if opened is not None:
                     await opened.close()
             lock.close()
-            if isinstance(e, StartError):
+            if not isinstance(e, sqlite3.Error | UnicodeDecodeError):
                 raise
-            raise StartError(f"cannot open {path}: {e}. Give another file, or restore this one from a backup.") from e
+            # SQLite's words quote the damaged place of a table's definition, which need not be text any more.
+            reason = "its tables are damaged" if isinstance(e, UnicodeDecodeError) else e
+            raise StartError(
+                f"cannot open {path}: {reason}. Give another file, or restore this one from a backup."
+            ) from e
 
     # Reading: what is committed ----------------------------------------------------------------------
 
