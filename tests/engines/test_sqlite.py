@@ -619,8 +619,7 @@ async def test_flipped_bytes_in_the_file_never_show_a_wrong_value(tmp_path: Path
         path.write_bytes(damaged)
         try:
             subject = await Subject(str(path)).open()
-        except StartError as e:
-            assert str(path) in str(e)
+        except StartError:
             continue
         for before, after in zip(made, await subject.ask(*[get(str(n)) for n in range(300)]), strict=True):
             assert after.status in ("failed", "missing") or before == after
