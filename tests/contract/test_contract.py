@@ -460,6 +460,21 @@ async def test_of_two_creates_one_wins(subject: Subject) -> None:
     assert Counter({EXISTS: 3, ("ok", 1): 1}) == Counter(brief(answer) for (answer,) in answers)
 
 
+async def test_of_fifty_rotations_at_once_one_wins(subject: Subject) -> None:
+    """The session is under one new key, whoever asked first; for all others it is missing, and the old key is dead."""
+    await subject.ask(create("a", user="ann"))
+    lanes = [subject.engine.lane() for _ in range(50)]
+
+    answers = await asyncio.gather(
+        *(subject.one(rotate("a", f"new {number}"), lane=lane) for number, lane in enumerate(lanes))
+    )
+
+    assert ["missing"] * 49 + ["ok"] == sorted(answer.status for answer in answers)
+    winner = next(number for number, answer in enumerate(answers) if answer.status == "ok")
+    assert [("ok", 1), ("missing",)] == [brief(answer) for answer in await subject.ask(get(f"new {winner}"), get("a"))]
+    assert [("ok", 1), ("ok", 1)] == [brief(answer) for answer in await subject.ask(count(), count("ann"))]
+
+
 async def test_a_write_racing_with_a_rotation_is_never_lost(subject: Subject) -> None:
     """With grace, a patch on the old key lands in the session whether it comes before the rotation or after."""
     await subject.one(create("a"))
