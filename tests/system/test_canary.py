@@ -15,6 +15,7 @@ import pytest
 
 from sessiond_client import AsyncClient, Client
 from sessiond_client.cookies import key_of
+from tests.client.sites import KINDS, Browser, Site
 from tests.http.support import Daemon, Reader, Stream, make_token, sessiond_token, wait_until
 
 PAYLOAD = "canary payload bird"
@@ -226,6 +227,51 @@ def test_nothing_is_left_of_the_canaries(house: House, setup: Setup) -> None:
     assert handle in told
     if not setup.hides_payload:
         assert PAYLOAD.encode() in running["s.db"] + running.get("s.db-wal", b"")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nothing_is_left_of_what_web_apps_do(kind: str, tmp_path: Path) -> None:
+    """The ids that an app's browsers had are nowhere at the daemon, nor in the app's own log; nor is what its sessions held."""
+    sids: set[str] = set()
+
+    async def go(browser: Browser, method: str, path: str, cookie: str | None = None) -> None:
+        await browser.ask(method, path, cookie=cookie)
+        if browser.cookie:
+            value = urllib.parse.unquote(browser.cookie)
+            sids.add(value.removeprefix("s:").rpartition(".")[0] if value.startswith("s:") else value)
+
+    (tmp_path / "daemon").mkdir()
+    house = House(tmp_path / "daemon", SETUPS["encrypted"])
+    url = f"http://{house.daemon.host}:{house.daemon.port}"
+    try:
+        with Site(kind, url, tmp_path, SESSIOND_TOKEN=house.token) as site:
+            browser = Browser(site)
+            payload = urllib.parse.quote(PAYLOAD)
+            for method, path in (
+                ("POST", f"/set/song/{payload}"),
+                ("POST", f"/nested/{payload}"),
+                ("POST", "/login/ada"),
+                ("GET", "/read"),
+                ("POST", "/rotate"),
+                ("GET", "/devices"),
+                ("POST", "/fail/x"),
+            ):
+                await go(browser, method, path)
+            old = f"{site.kind.cookie}={browser.cookie}"
+            await go(browser, "GET", "/read", cookie=f"{old}; {old}")
+            await go(browser, "POST", "/logout")
+            await go(browser, "POST", f"/set/song/{payload}", cookie=old)
+            await go(browser, "POST", f"/set/song/{payload}")
+            await browser.close()
+            places, app = house.places(), {"the app's log": site.log().encode()}
+    finally:
+        house.daemon.close()
+
+    assert len(sids) >= 3
+    secrets = {**{f"sid {number}": sid for number, sid in enumerate(sids)}, "token": house.token}
+    assert [] == leaks({**places, **app}, secrets)
+    assert [] == leaks(places, {"payload": PAYLOAD})  # a web server may log its paths, in which it stands here
+    assert any(base64.urlsafe_b64encode(key_of(sid)).rstrip(b"=") in places["audit.log"] for sid in sids)
 
 
 def house_files(house: House) -> dict[str, bytes]:
