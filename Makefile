@@ -1,13 +1,14 @@
 # make run    start the daemon on 127.0.0.1:7377 with ./data/sessions.db
 # make test   lint, types and all tests
 # make express  what each Express session store loses, measured
+# make bench  sessiond beside Redis, as a web process sees them; QUICK=1: in three minutes
 # make crash  the long crash run: 200 times kill -9 under eight writing clients
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test lint types python node express crash clean
+.PHONY: run test lint types python node express bench crash clean
 
 run: .venv/run
 	@$(BIN)/sessiond serve
@@ -37,6 +38,11 @@ types: .venv/dev
 # What each Express session store loses, measured; MariaDB and Redis are compared where they are installed.
 express: .venv/run
 	cd benchmarks/express_correctness && rm -rf node_modules && npm install --silent --no-audit --no-fund && node run.js
+
+# sessiond and Redis under the same load, round by round. It needs redis-server; with node the Node store is compared too.
+bench: .venv/dev
+	@$(PIP) install --group bench
+	$(BIN)/python -m benchmarks.speed.run $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
 crash: .venv/dev
 	$(BIN)/python -m tests.system.crash --kills 200

@@ -138,7 +138,11 @@ STEPS = (
         expiries integer not null,  -- the last number
         done     integer not null,
         total    integer not null,  -- as it was at the beginning
-        damaged  integer not null   -- rows that opened under none of the keys, and were left as they are
+        damaged  integer not null,  -- rows that opened under none of the keys, and were left as they are
+
+        -- The last rowid and number that there were at the beginning: what comes later is under the seal already.
+        last_session integer not null,
+        last_expiry  integer not null
     ) strict;
 
     -- The user of an expired session whose file is encrypted; `user` is null then.

@@ -5,7 +5,8 @@ written; an old one is struck out only when every row has been visited, and the 
 So a start knows which keys it needs, and whether a walk is due, however the process ended before.
 
 The walk goes by rowid, a batch to a commit, and its place is kept in the same commit. Whatever is written meanwhile is
-under the current seal already: rows behind the walk cannot fall back.
+under the current seal already: rows behind the walk cannot fall back, and it ends at the last row that there was when it
+began, however many are made meanwhile.
 """
 
 import sqlite3
@@ -27,17 +28,22 @@ _NOTE = "insert into seals values (?, ?) on conflict do nothing"
 _STRIKE = "delete from seals where id <> ?"
 
 _PLACE = "select id, sessions, expiries from rekey"
-_BEGIN = "insert or replace into rekey select 1, ?, 0, 0, 0, (select count(*) from sessions), 0"
+_BEGIN = """
+    insert or replace into rekey select 1, ?, 0, 0, 0, (select count(*) from sessions), 0,
+        (select ifnull(max(rowid), 0) from sessions), (select ifnull(max(number), 0) from expiries)"""
 _ADVANCE = "update rekey set sessions = ?, done = done + ?, damaged = damaged + ?"
 _ADVANCE_EXPIRIES = "update rekey set expiries = ?"
 _PROGRESS = "select id, done, max(total, done), damaged from rekey"
 
-_SIZES = "select rowid, ifnull(length(sealed), 0) from sessions where rowid > ? order by rowid limit ?"
+_SIZES = """
+    select rowid, ifnull(length(sealed), 0) from sessions
+    where rowid > ? and rowid <= (select last_session from rekey) order by rowid limit ?"""
 _ROWS = "select rowid, {} from sessions where rowid > ? and rowid <= ?"
 _RESEAL = "update sessions set user = ?, sealed = ? where rowid = ?"
 
 _EXPIRIES = """
-    select number, namespace, key, user, expired_at, sealed from expiries where number > ? order by number limit ?"""
+    select number, namespace, key, user, expired_at, sealed from expiries
+    where number > ? and number <= (select last_expiry from rekey) order by number limit ?"""
 _RESEAL_EXPIRY = "update expiries set user = ?, sealed = ? where number = ?"
 
 

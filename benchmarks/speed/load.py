@@ -1,0 +1,239 @@
+"""One client process under load: asks a store as fast as it answers, and prints what it measured as JSON.
+
+    python load.py STORE URL KIND CALLERS SECONDS [--writes SHARE] [--keys N] [--fill]
+
+STORE is sessiond or redis. KIND is asyncio, blocking (one thread) or threads (CALLERS threads of one client). A session is
+a dict of some 300 bytes of MessagePack, which both stores write and read as that, so that neither pays for another codec.
+The clock runs from the first answer after a warm-up of a fifth of SECONDS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import json
+import random
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgpack
+
+TTL = 3600
+FILL_AT_ONCE = 500
+
+
+def session(number: int) -> dict[str, Any]:
+    """300 bytes of MessagePack, as a logged-in visitor with a cart has them."""
+    return {
+        "user_id": number,
+        "name": f"visitor {number:08}",
+        "csrf": hashlib.sha256(b"csrf%d" % number).hexdigest(),
+        "cart": [
+            {"sku": f"item-{number % 97:05}", "count": 1, "price": 19.9},
+            {"sku": "item-7", "count": 2, "price": 5.0},
+        ],
+        "locale": "en_GB",
+        "flashes": [],
+        "last_page": "/products/list?page=3&sort=price",
+        "seen": 1_800_000_000 + number,
+    }
+
+
+def sid_of(number: int) -> str:
+    """A sid of the usual length; the same number has the same."""
+    return hashlib.sha256(b"sid%d" % number).hexdigest()[:43]
+
+
+class Tally:
+    """Latencies of one caller, in ns, after `begin`."""
+
+    def __init__(self, begin: float, end: float) -> None:
+        self.begin, self.end = begin, end
+        self.reads, self.writes = array("q"), array("q")
+
+
+# The stores ------------------------------------------------------------------------------------------
+
+Read = Callable[[str], Any]
+Write = Callable[[str, Any], Any]
+
+
+async def open_async(store: str, url: str, callers: int) -> tuple[Read, Write, Callable[[], Awaitable[Any]]]:
+    if store == "sessiond":
+        from sessiond_client import AsyncClient
+
+        client = AsyncClient(url, deadline=30)
+
+        async def read(sid: str) -> Any:
+            record = await client.get(sid)
+            return None if record is None else record.data
+
+        async def write(sid: str, data: Any) -> None:
+            await client.set(sid, data, ttl=TTL)
+
+        return read, write, client.close
+    import redis.asyncio as aredis
+
+    # Its own default is too few for 256 callers, who would get an error.
+    peer = aredis.Redis.from_url(url, max_connections=max(100, 2 * callers))
+
+    async def read_redis(sid: str) -> Any:
+        data = await peer.get("sess:" + sid)
+        return None if data is None else msgpack.unpackb(data)
+
+    async def write_redis(sid: str, data: Any) -> None:
+        await peer.set("sess:" + sid, msgpack.packb(data), ex=TTL)
+
+    return read_redis, write_redis, peer.aclose
+
+
+def open_blocking(store: str, url: str, callers: int) -> tuple[Read, Write, Callable[[], Any]]:
+    if store == "sessiond":
+        from sessiond_client import Client
+
+        client = Client(url, deadline=30)
+
+        def read(sid: str) -> Any:
+            record = client.get(sid)
+            return None if record is None else record.data
+
+        return read, lambda sid, data: client.set(sid, data, ttl=TTL), client.close
+    import redis
+
+    peer = redis.Redis.from_url(url, max_connections=max(100, 2 * callers))
+
+    def read_redis(sid: str) -> Any:
+        data = peer.get("sess:" + sid)
+        return None if data is None else msgpack.unpackb(data)
+
+    return read_redis, lambda sid, data: peer.set("sess:" + sid, msgpack.packb(data), ex=TTL), peer.close
+
+
+# The load --------------------------------------------------------------------------------------------
+
+
+async def fill(store: str, url: str, keys: int) -> None:
+    _, write, close = await open_async(store, url, FILL_AT_ONCE)
+    for start in range(0, keys, FILL_AT_ONCE):
+        await asyncio.gather(
+            *(write(sid_of(number), session(number)) for number in range(start, min(keys, start + FILL_AT_ONCE)))
+        )
+    await close()
+
+
+async def run_async(arguments: argparse.Namespace) -> list[Tally]:
+    read, write, close = await open_async(arguments.store, arguments.url, arguments.callers)
+    start = time.perf_counter()
+    begin = start + arguments.seconds / 5
+    tallies = [Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers)]
+
+    async def call(number: int, tally: Tally) -> None:
+        chance = random.Random(number)
+        share, keys, now = arguments.writes, arguments.keys, time.perf_counter_ns
+        ahead = 0.0
+        while ahead < tally.end:
+            each = chance.randrange(keys)
+            sid = sid_of(each)
+            writes = chance.random() < share
+            data = session(each) if writes else None
+            started = now()
+            if writes:
+                await write(sid, data)
+            elif await read(sid) is None:
+                sys.exit("a session that was written is not there")
+            ended = now()
+            ahead = ended / 1e9
+            if started / 1e9 >= tally.begin and ahead <= tally.end:
+                (tally.writes if writes else tally.reads).append(ended - started)
+
+    await asyncio.gather(*(call(number, tally) for number, tally in enumerate(tallies)))
+    await close()
+    return tallies
+
+
+def run_blocking(arguments: argparse.Namespace) -> list[Tally]:
+    read, write, close = open_blocking(arguments.store, arguments.url, arguments.callers)
+    begin = time.perf_counter() + arguments.seconds / 5
+    tallies = [Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers)]
+
+    def call(number: int, tally: Tally) -> None:
+        chance = random.Random(number)
+        now = time.perf_counter_ns
+        ahead = 0.0
+        while ahead < tally.end:
+            each = chance.randrange(arguments.keys)
+            sid = sid_of(each)
+            writes = chance.random() < arguments.writes
+            data = session(each) if writes else None
+            started = now()
+            if writes:
+                write(sid, data)
+            elif read(sid) is None:
+                sys.exit("a session that was written is not there")
+            ended = now()
+            ahead = ended / 1e9
+            if started / 1e9 >= tally.begin and ahead <= tally.end:
+                (tally.writes if writes else tally.reads).append(ended - started)
+
+    if arguments.callers == 1:
+        call(0, tallies[0])
+    else:
+        threads = [threading.Thread(target=call, args=(number, tally)) for number, tally in enumerate(tallies)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    close()
+    return tallies
+
+
+def summary(tallies: list[Tally], seconds: float) -> dict[str, Any]:
+    """Throughput in calls a second, percentiles in µs."""
+    reads = sorted(ns for tally in tallies for ns in tally.reads)
+    writes = sorted(ns for tally in tallies for ns in tally.writes)
+    both = sorted(reads + writes)
+    if not both:
+        sys.exit("no call was answered in time; give more seconds")
+
+    def at(values: list[int], share: float) -> float | None:
+        return values[min(len(values) - 1, int(len(values) * share))] / 1000 if values else None
+
+    return {
+        "rate": len(both) / seconds,
+        "p50": at(both, 0.5),
+        "p99": at(both, 0.99),
+        "read_p50": at(reads, 0.5),
+        "read_p99": at(reads, 0.99),
+        "write_p50": at(writes, 0.5),
+        "calls": len(both),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One client process under load.")
+    parser.add_argument("store", choices=["sessiond", "redis"])
+    parser.add_argument("url")
+    parser.add_argument("kind", choices=["asyncio", "blocking"])
+    parser.add_argument("callers", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--writes", type=float, default=0.25, help="the share of calls that write")
+    parser.add_argument("--keys", type=int, default=10_000)
+    parser.add_argument("--fill", action="store_true", help="only write all keys once")
+    arguments = parser.parse_args()
+    if arguments.fill:
+        asyncio.run(fill(arguments.store, arguments.url, arguments.keys))
+        return
+    gc.collect()
+    gc.freeze()
+    tallies = asyncio.run(run_async(arguments)) if arguments.kind == "asyncio" else run_blocking(arguments)
+    print(json.dumps(summary(tallies, arguments.seconds)))
+
+
+if __name__ == "__main__":
+    main()
