@@ -18,7 +18,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv" / "django6"
-WANTED = ["django>=6,<7", "gunicorn", "uvicorn", "pytest", "pytest-aiohttp", "-e", str(ROOT)]
+WANTED = [
+    "django>=6,<7",
+    "gunicorn",
+    "uvicorn",
+    "pytest",
+    "pytest-aiohttp",
+    "pytest-timeout",
+    "cryptography",
+    "-e",
+    str(ROOT),
+]
 WANTED += ["-e", str(ROOT / "client" / "python")]
 
 
