@@ -10,7 +10,7 @@ from typing import Any, cast
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 
 from sessiond.http.bounds import Bounds
 from sessiond.http.problem import problem
@@ -112,6 +112,9 @@ class _Request(web.Request):
     def __init__(
         self, message: Any, payload: StreamReader, protocol: "_Connection", *others: Any, **named: Any
     ) -> None:
+        if message.url is None:
+            # A target that aiohttp's parser passes on without reading it; by this one the guard refuses it.
+            message = message._replace(url=ERROR.url, path="\0")
         super().__init__(message, payload, protocol, *others, **named)
         protocol.body = payload
 
