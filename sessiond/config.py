@@ -125,13 +125,20 @@ def optional_duration(value: object) -> int | None:
         raise ValueError(f"{e}; or it is off") from e
 
 
+def number(value: object) -> int:
+    match = re.fullmatch(r"\d{1,15}", str(value).strip(), re.ASCII)
+    if match is None or isinstance(value, bool) or int(match[0]) == 0:
+        raise ValueError("it is a whole number from 1")
+    return int(match[0])
+
+
 def optional_number(value: object) -> int | None:
-    text = str(value).strip().lower()
-    if text == "off":
+    if str(value).strip().lower() == "off":
         return None
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,15}", text, re.ASCII) or int(text) == 0:
-        raise ValueError("it is a whole number from 1, or off")
-    return int(text)
+    try:
+        return number(value)
+    except ValueError as e:
+        raise ValueError(f"{e}, or off") from e
 
 
 def optional_size(value: object) -> int | None:
@@ -184,20 +191,16 @@ def key_list(value: object) -> str | None:
     return value
 
 
-def token_path(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or "\0" in value:
-        raise ValueError("it is the path of a file")
-    return value.strip()
-
-
 def optional_path(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or "\0" in value:
         raise ValueError("it is the path of a file")
     return value.strip() or None
+
+
+def token_path(value: object) -> str:
+    return optional_path(value) or ""
 
 
 def audit_path(value: object) -> str | None:
@@ -212,13 +215,6 @@ def mode(value: object) -> int:
     if re.fullmatch(r"(0o?)?[0-7]{3}", text, re.ASCII) is None or not int(text[-3:], 8) & 0o200:
         raise ValueError("it is a mode in octal that lets the owner in, such as 0660 or 0600")
     return int(text[-3:], 8)
-
-
-def number(value: object) -> int:
-    match = re.fullmatch(r"\d{1,9}", str(value).strip(), re.ASCII)
-    if match is None or isinstance(value, bool) or int(match[0]) == 0:
-        raise ValueError("it is a whole number from 1")
-    return int(match[0])
 
 
 def automatic_number(value: object) -> int | None:

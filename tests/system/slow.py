@@ -22,7 +22,7 @@ from sessiond_client.cookies import new_sid
 from tests.http.support import Daemon
 
 PAUSE = 1.0
-"""Seconds between two bytes of a connection that drips: as slow as such attacks are, and most of their cost is their number."""
+"""Seconds between two bytes of a connection that drips: the usual pace of such attacks. Five bytes a second cost others more."""
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"x" * 1000 + b"\r\n\r\n"
 BODY = (
