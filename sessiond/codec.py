@@ -45,7 +45,7 @@ replace = msgspec.structs.replace
 pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes | bytearray) -> Any:
     """One MessagePack value. ValueError for anything else, however deep or long it claims to be, and for extension types.
 
     Timestamps alone come through, as values that no argument of a call may be.

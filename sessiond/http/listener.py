@@ -30,10 +30,6 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request up to the end of its headers, as far as they come in packets of their own: MAX_HEADERS of them, each
 near MAX_FIELD, would be 800 KB that every silent connection could hold."""
 
-MAX_UNREAD = 256 * 1024
-"""Bytes of a message of the stream that may lie here unfinished for as long as the client likes: no fewer than aiohttp
-queues of finished ones (128 KiB) before it stops reading."""
-
 MAX_PARTING = 8
 """Connections too many that are open at once to be told so; any further is closed without a word."""
 
@@ -171,10 +167,9 @@ def _farewell() -> bytes:
 
 class _Connection(RequestHandler):
     """`body`: that of the request in hand. `_heard_all`: the client has shut its side down for sending (shutdown(2),
-    `nc -N`), and waits for answers. `_head_size`, `_unread`: bytes that came of a head, and of a message of the stream,
-    that is not complete."""
+    `nc -N`), and waits for answers. `_head_size`: bytes that came of a head that is not complete."""
 
-    __slots__ = ("_bounds", "_cut", "_head_size", "_heard_all", "_line", "_opened_at", "_unread", "_wait", "body")
+    __slots__ = ("_bounds", "_cut", "_head_size", "_heard_all", "_line", "_opened_at", "body")
 
     _manager: _Server | None
 
@@ -188,19 +183,17 @@ class _Connection(RequestHandler):
         self._opened_at = self._loop.time()
         self._heard_all = False
         self.body: StreamReader | None = None
-        self._head_size = self._unread = 0
+        self._head_size = 0
         self._cut: asyncio.TimerHandle | None = None
-        self._wait: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         self._expect_head()
         if is_stale(line.get_extra_info("ssl_object")):
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        for timer in (self._cut, self._wait):
-            if timer is not None:
-                timer.cancel()
-        self._cut = self._wait = None
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
         super().connection_lost(exc)
 
     @property
@@ -226,32 +219,28 @@ class _Connection(RequestHandler):
             if (reading := self._unfinished()) is not None:
                 reading.set_exception(RequestPayloadError())
                 reading.feed_eof()
-        elif self._payload_parser is not None:
-            self._unread += len(data)
-            if self._unread > MAX_UNREAD and self._wait is None:
-                self._wait = self._loop.call_later(self._bounds.patience, self._waited)
         elif data and self._waiter is not None and not self._waiter.done():
             self._head_came(len(data))
 
-    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        super().set_parser(parser, data_received_cb)
-        if self._heard_all:  # it has shut its side down behind the handshake: nothing else will ever tell the stream
-            parser.feed_eof()
+    def hand_over(self, heir: asyncio.Protocol) -> None:
+        """Gives the socket, and what came on it behind the request in hand, to another protocol.
 
-    def message_came(self) -> None:
-        """The stream has a message in hand: what lies here is at most the beginning of the next."""
-        self._unread = 0
-        if self._wait is not None:
-            self._wait.cancel()
-            self._wait = None
-
-    def _waited(self) -> None:
-        """Ends a stream whose long message did not come to its end; not one that the daemon has stopped reading from."""
-        self._wait = None
-        if self._reading_paused or self._buffer_paused:
-            self._wait = self._loop.call_later(self._bounds.patience, self._waited)
-        else:
-            self._line.abort()
+        It is told of what is under way, and passes on what it hears of writing and of the end. ConnectionResetError: the
+        client is gone.
+        """
+        if self.transport is None:
+            raise ConnectionResetError
+        tail, self._message_tail = self._message_tail, b""
+        self._line.set_protocol(heir)
+        heir.connection_made(self._line)
+        if self._paused:
+            heir.pause_writing()
+        if tail:
+            heir.data_received(tail)
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        if self._heard_all:  # it has shut its side down behind the handshake: nothing else will ever tell the heir
+            self._line.close()
 
     def _head_came(self, size: int) -> None:
         """A part of a request's head, which has to be complete in time and of a reasonable size."""
@@ -305,7 +294,7 @@ class _Connection(RequestHandler):
         cut_off = self._unfinished() is not None or not all(body.is_eof() for _, body in self._messages)
         # TLS has no half of a connection: there, the end of the one side is the end.
         is_plain = self.ssl_context is None
-        self._heard_all = is_plain and not idle and not cut_off and self._payload_parser is None
+        self._heard_all = is_plain and not idle and not cut_off
         return self._heard_all
 
     async def finish_response(

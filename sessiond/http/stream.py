@@ -1,21 +1,22 @@
 """The stream: one WebSocket a client process, its messages, and the order in which they are answered.
 
-Two tasks a connection and none a call: the request's own task reads messages, carries out their calls and sends what is
-answered at once; the sender wakes when a commit has answered the rest. Both send through `_Connection.flush`.
+aiohttp takes the request and answers the handshake; then `_Connection` is the protocol of the socket. There is no task for
+a message, nor for a call.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, Protocol, cast
 
-from aiohttp import WSMsgType, hdrs, web
+from aiohttp import web
 
 from sessiond import codec
+from sessiond.audit import Actor
 from sessiond.calls import MAX_META_BYTES, MAX_META_ENTRIES, SURVEYS, Call, Watch
 from sessiond.errors import Refused
 from sessiond.events import Cursor
-from sessiond.http import wire
+from sessiond.http import frames, wire
 from sessiond.http.auth import actor_of, check_call
 from sessiond.http.bounds import Bounds
 from sessiond.record import Answer, failed
@@ -28,6 +29,9 @@ SILENCE = 30.0
 GROUP_BYTES = 1024 * 1024
 """Answers are grouped into messages of about this size, so that none comes near what a client may refuse (16 MiB)."""
 
+MESSAGE_BYTES = 4 * GROUP_BYTES
+"""What is answered together leaves as one message up to this size; only beyond are its answers looked at one by one."""
+
 PART = 256
 """Calls of one message that are carried out before what they were answered is sent: 16 MiB of data at the default max_data."""
 
@@ -37,81 +41,205 @@ LAST_WORDS = 5.0
 MAX_WAITING = 10_000
 """Calls of one connection that may wait for their commit; beyond that the daemon reads no further until some are done."""
 
+MAX_UNREAD = 256 * 1024
+"""Bytes of a message that may lie here unfinished for as long as the client likes: as much as is read at a time."""
+
+GOODBYE = 5.0
+"""Seconds that a client has to answer a close; then the connection is cut."""
+
+Part = list[tuple[int, Call | Watch | Refused]]
+
 _MALFORMED = f"a message is an array of at most {wire.MAX_CALLS} calls".encode()
 
 _STOPPING = failed("stopping", "The daemon is stopping; ask another, or again in a moment.")
 _LEAVING = failed("stopping", "This connection has come to its end; ask on another.")
 
 
-class _Line(Protocol):
-    """What the listener's connection wants to know of the stream on it."""
+class Line(Protocol):
+    """The listener's connection, as far as the stream on it needs it: it keeps the rules of who reads, and for how long."""
 
-    def message_came(self) -> None: ...
+    def hand_over(self, heir: asyncio.Protocol) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
 
 
-class _Connection:
-    def __init__(
-        self, request: web.Request, socket: web.WebSocketResponse, line: _Line, store: Store, grant: Grant
-    ) -> None:
+class _Connection(asyncio.Protocol):
+    """One stream, from behind its handshake to its end. Bytes come in by `data_received`, which carries out what is asked
+    and writes what is answered at once, all in that call; what a commit has answered leaves in the next turn of the loop.
+
+    It is `held` while its client does not take its answers, while too many of its calls wait for their commit, while a
+    survey is under way, and for the rest of a turn in which it has had its share: then nothing more is read from it.
+    """
+
+    def __init__(self, line: Line, store: Store, grant: Grant, by: Actor, patience: float) -> None:
         self.grant = grant
-        self._request = request
-        self._socket = socket
+        self.is_ending = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line = line
-        self._told = self._leaving = False
         self._store = store
+        self._by = by
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
         self._namespace = grant.namespace
         self._may_all = grant.actions >= NEEDS.keys()
-        self.is_ending = False
-        self._by = actor_of(request)
-        self._lane = store.lane(self._by)
-        self._watcher: asyncio.Task[None] | None = None
-        self._is_noted = False
+        self._lane = store.lane(by)
+        self._reader = frames.FrameReader(wire.MAX_MESSAGE)
+        self._parts: deque[Part] = deque()  # of the messages in hand, what is not begun
         self._answers: list[list[Any]] = []
-        self._taking = False  # answers that come while calls are being taken are sent by whoever takes them
-        self._more = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._waiting = 0  # calls that wait for their answers
+        self._idle = asyncio.Event()  # none of them does
         self._idle.set()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._waiting = 0
-        self._sending = asyncio.Lock()  # so that whoever closes knows that everything before is out
+        self._taking = False  # answers that come while calls are being taken are sent by whoever takes them
+        self._is_due = False  # `_go_on` is called in the next turn
+        self._is_surveying = False  # the calls that wait end with a survey
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._is_paused = False
+        self._is_closing = False  # a close frame was sent
+        self._is_lost = False  # where the next frame begins is not known any more
+        self._told = self._leaving = self._is_noted = False
+        self._watcher: asyncio.Task[None] | None = None
+        self._heard_at = self._asked_at = self._loop.time()
+        self._pulse: asyncio.TimerHandle | None = self._loop.call_later(SILENCE, self._listen)
+        self._overdue: asyncio.TimerHandle | None = None  # by when a long message has to have come to its end
+        self._goodbye: asyncio.TimerHandle | None = None
 
-    async def run(self) -> None:
-        sender = asyncio.create_task(self._send_for_ever())
-        try:
-            async for message in self._socket:
-                self._line.message_came()
-                if self.is_ending:
-                    continue
-                if message.type is not WSMsgType.BINARY:
-                    await self._socket.close(code=wire.CLOSE_NOT_BINARY, message=b"messages are binary")
-                    break
+    # What the loop calls -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        if not self._is_lost:
+            self._reader.feed(data)
+            self._pump()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self._line.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._line.resume_writing()
+        self._writable.set()
+        if self._is_closing:
+            self._await_goodbye()
+        self._wake()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._is_closing = True
+        self._parts.clear()
+        for each in (self._pulse, self._overdue, self._goodbye, self._watcher):
+            if each is not None:
+                each.cancel()
+        self._writable.set()
+        self._line.connection_lost(exc)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    # Reading -------------------------------------------------------------------------------------------
+
+    @property
+    def _is_held(self) -> bool:
+        return not self._writable.is_set() or self._waiting > MAX_WAITING or (self._is_surveying and self._waiting > 0)
+
+    def _pump(self) -> None:
+        """Carries out what has come, in order, until there is no more or the connection is held."""
+        done = 0
+        while not (self._is_due or self._is_held or self._transport.is_closing()):
+            if self._parts:
+                part = self._parts.popleft()
+                self._take(part)
+                done += len(part)
+            else:
                 try:
-                    policy = self._store.policy(self._namespace)
-                    read = wire.read_message(message.data, self._namespace, policy)
-                except wire.Malformed as e:
-                    await self._socket.close(code=e.code, message=_MALFORMED)
+                    frame = self._reader.next()
+                except frames.WrongFrame as e:
+                    self._is_lost = True
+                    self.close(e.code)
                     break
-                for part in _parts(read):
-                    if self._socket.closed:
-                        break  # nobody is left to be answered; what was not begun is dropped
-                    self._take(part)
-                    await self.flush()
-                    await self._room.wait()
-                    if isinstance(part[-1][1], SURVEYS):
-                        await self._idle.wait()
-                        await self.flush()
-        except ConnectionError:
-            pass  # the client is gone in the middle of an answer
-        finally:
-            for task in (sender, self._watcher):
-                if task is not None:
-                    task.cancel()
-                    with suppress(asyncio.CancelledError, ConnectionError):
-                        await task
+                if frame is None:
+                    break
+                self._heard(*frame)
+                done += 1
+            if done >= PART:
+                self.flush()
+                self._wake()  # others are to have their turn
+        self.flush()
+        if self._overdue is None and self._reader.unread > MAX_UNREAD and not self._is_closing:
+            self._overdue = self._loop.call_later(self._patience, self._waited)
+        has_more = self._is_due and (len(self._parts) > 0 or self._reader.unread > MAX_UNREAD)
+        if (has_more or self._is_held) is not self._is_paused and not self._transport.is_closing():
+            self._is_paused = not self._is_paused
+            (self._transport.pause_reading if self._is_paused else self._transport.resume_reading)()
 
-    def _take(self, part: list[tuple[int, Call | Watch | Refused]]) -> None:
-        if self.is_ending:
+    def _heard(self, opcode: int, payload: bytes | bytearray) -> None:
+        if opcode == frames.CLOSE:
+            if not self._is_closing:
+                self._is_closing = True
+                self.flush()
+                self._transport.write(frames.encode(frames.CLOSE, frames.goodbye(payload)))
+            self._transport.close()
+        elif self._is_closing or self.is_ending:
+            return
+        elif opcode == frames.BINARY:
+            if self._overdue is not None:
+                self._overdue.cancel()
+                self._overdue = None
+            try:
+                read = wire.read_message(payload, self._namespace, self._store.policy(self._namespace))
+            except wire.Malformed as e:
+                self.close(e.code, _MALFORMED)
+            else:
+                self._parts.extend(_parts(read))
+        elif opcode == frames.PING:
+            self._transport.write(frames.encode(frames.PONG, payload))
+        elif opcode == frames.TEXT:
+            try:
+                payload.decode()
+            except UnicodeDecodeError:
+                self.close(wire.CLOSE_MALFORMED, b"text is UTF-8, and messages are binary")
+            else:
+                self.close(wire.CLOSE_NOT_BINARY, b"messages are binary")
+
+    def _wake(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_due = False
+        self._pump()
+
+    def _waited(self) -> None:
+        """Ends a stream whose long message did not come to its end; not one that nobody reads from."""
+        self._overdue = None
+        if not self._is_held:
+            self.cut()
+        elif not self._is_closing:
+            self._overdue = self._loop.call_later(self._patience, self._waited)
+
+    def _listen(self) -> None:
+        """Asks for a word of whoever has been silent for long; ends the connection of one that does not answer."""
+        now = self._loop.time()
+        if self._is_held:
+            wait = SILENCE
+        elif self._heard_at < self._asked_at:
+            self.cut()
+            return
+        elif now < self._heard_at + SILENCE:
+            wait = self._heard_at + SILENCE - now
+        else:
+            self._transport.write(frames.encode(frames.PING, b""))
+            self._asked_at = now
+            wait = SILENCE / 2
+        self._pulse = self._loop.call_later(wait, self._listen)
+
+    # Calls and answers ---------------------------------------------------------------------------------
+
+    def _take(self, part: Part) -> None:
+        if self.is_ending or self._is_closing:
             return  # by the close the client knows that these were not begun
         if not self._may_all:
             part = [(seq, self._checked(call)) for seq, call in part]
@@ -131,12 +259,12 @@ class _Connection:
         if not calls:
             return
         self._waiting += len(calls)
-        self._idle.clear()
         self._taking = True
         self._lane.submit(calls, self._store.clock.now(), self._replier(seqs, calls))
         self._taking = False
-        if self._waiting > MAX_WAITING:
-            self._room.clear()
+        if self._waiting:
+            self._idle.clear()
+            self._is_surveying = isinstance(calls[-1], SURVEYS)
 
     def _refuse(self, seq: int, refusal: Refused) -> None:
         self._store.figures.refused[refusal.code] += 1
@@ -163,18 +291,17 @@ class _Connection:
         log, more = self._store.events, asyncio.Event()
         log.wake(more.set)
         try:
-            while not self.is_ending and not self._leaving:
+            while not self.is_ending and not self._leaving and not self._is_closing:
                 more.clear()
                 events, cursor = log.read(cursor, self._namespace)
                 if events:
                     self._answers += map(wire.event_fields, events)
-                    await self.flush()
+                    self.flush()
+                    await self._writable.wait()
                 if log.is_behind(cursor):
                     await asyncio.sleep(0)  # others are to have their turn
                 else:
                     await more.wait()
-        except ConnectionError:
-            pass  # the client is gone; whoever reads from it finds out
         finally:
             log.unwake(more.set)
 
@@ -193,34 +320,31 @@ class _Connection:
             self._answers.append(wire.answer_fields(seqs[position], calls[position], answer))
             self._waiting -= 1
             if not self._taking:
-                self._more.set()
-            if self._waiting == 0:
-                self._idle.set()
-            if self._waiting <= MAX_WAITING:
-                self._room.set()
+                if self._waiting == 0:
+                    self._idle.set()
+                self._wake()
 
         return reply
 
-    async def _send_for_ever(self) -> None:
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            await self.flush()
-
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Sends what has been answered."""
-        async with self._sending:
-            if self._answers and not self._socket.closed:
-                answers, self._answers = self._answers, []
+        if self._answers and not self._transport.is_closing():
+            answers, self._answers = self._answers, []
+            message = codec.pack(answers)
+            if len(message) <= MESSAGE_BYTES:
+                self._transport.write(frames.encode(frames.BINARY, message))
+            else:
                 for group in _groups(answers):
-                    await self._socket.send_bytes(codec.pack(group))
+                    self._transport.write(frames.encode(frames.BINARY, codec.pack(group)))
 
-    async def tell_stopping(self) -> None:
+    # Its end -------------------------------------------------------------------------------------------
+
+    def tell_stopping(self) -> None:
         """Asks the client to leave; what it still asks is answered. Once only."""
         if not self._told:
             self._told = True
             self._answers.append(wire.STOPPING)
-            await self.flush()
+            self.flush()
 
     async def stop(self) -> None:
         """Tells the client, answers what it has asked, and closes. Called twice, it leaves that to the first.
@@ -231,9 +355,8 @@ class _Connection:
         if self._leaving:
             return
         self._leaving = True
-        with suppress(ConnectionError):
-            await self.tell_stopping()
-            await self._close_behind_answers(wire.CLOSE_STOPPING, b"ask on another connection")
+        self.tell_stopping()
+        await self._close_behind_answers(wire.CLOSE_STOPPING, b"ask on another connection")
 
     async def end(self) -> None:
         """Answers what was begun before `is_ending` was set, and closes: the token does not allow more.
@@ -243,21 +366,33 @@ class _Connection:
         try:
             async with asyncio.timeout(LAST_WORDS):
                 await self._close_behind_answers(wire.CLOSE_UNAUTHORIZED, b"the token is not valid any more")
-        except (TimeoutError, ConnectionError):
+        except TimeoutError:
             self.cut()
 
+    def close(self, code: int, reason: bytes = b"") -> None:
+        """Says that this is the end, behind what was answered; the client has GOODBYE seconds to say so too."""
+        if not self._is_closing and not self._transport.is_closing():
+            self.flush()
+            self._is_closing = True
+            self._parts.clear()
+            self._transport.write(frames.encode(frames.CLOSE, frames.close_payload(code, reason)))
+            if self._writable.is_set():
+                self._await_goodbye()
+
+    def _await_goodbye(self) -> None:
+        if self._goodbye is None:
+            self._goodbye = self._loop.call_later(GOODBYE, self.cut)
+
     def cut(self) -> None:
-        if (transport := self._request.transport) is not None:
-            transport.abort()
+        self._transport.abort()
 
     async def _close_behind_answers(self, code: int, reason: bytes) -> None:
-        await self.flush()
         await self._idle.wait()
-        await self.flush()
-        await self._socket.close(code=code, message=reason)
+        self.close(code, reason)
+        await asyncio.shield(self.ended)
 
 
-def _parts(calls: list[tuple[int, Call | Watch | Refused]]) -> Iterator[list[tuple[int, Call | Watch | Refused]]]:
+def _parts(calls: Part) -> Iterator[Part]:
     """Calls that are carried out before their answers have to be out: so that a client that does not read, or is gone,
     holds no more of the daemon's memory than these. A listing, which may be 5 MB, ends its part."""
     start = 0
@@ -304,31 +439,29 @@ class Streams:
 
     async def serve(self, request: web.Request, grant: Grant) -> web.StreamResponse:
         """Upgrades the request and speaks until either side closes. Raises Refused for a wrong handshake."""
-        socket = web.WebSocketResponse(
-            protocols=(wire.PROTOCOL,),
-            compress=False,
-            max_msg_size=wire.MAX_MESSAGE + 1,  # aiohttp refuses the size itself
-            heartbeat=SILENCE,
-            timeout=5.0,
-        )
-        offered = request.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "").split(",")
-        if wire.PROTOCOL not in map(str.strip, offered) or not socket.can_prepare(request).ok:
+        headers = frames.accept(request.headers, wire.PROTOCOL)
+        if headers is None:
             raise Refused(
                 "bad_handshake", f"This is the stream: upgrade to a WebSocket with sub-protocol {wire.PROTOCOL}."
             )
-        await socket.prepare(request)
-        connection = _Connection(request, socket, cast(_Line, request.protocol), self._store, grant)
+        welcome = web.StreamResponse(status=101, headers=headers)
+        welcome.force_close()
+        await welcome.prepare(request)
+        line = cast(Line, request.protocol)
+        connection = _Connection(line, self._store, grant, actor_of(request), self._bounds.patience)
         self._connections.add(connection)
-        loop = asyncio.get_running_loop()
         lifetime = self._bounds.lifetime
-        end = None if lifetime is None else loop.call_later(lifetime, self._part, connection)
+        end = None
+        if lifetime is not None:
+            end = asyncio.get_running_loop().call_later(lifetime, self._part, connection)
         try:
-            await connection.run()
+            line.hand_over(connection)
+            await connection.ended
         finally:
             self._connections.discard(connection)
             if end is not None:
                 end.cancel()
-        return socket
+        return welcome
 
     def end_unless(self, holds: Callable[[Grant], bool]) -> None:
         """Ends every connection whose grant does not hold any more."""
@@ -345,8 +478,7 @@ class Streams:
         parting.add_done_callback(self._partings.discard)
 
     async def _part_from(self, connection: _Connection) -> None:
-        with suppress(ConnectionError):
-            await connection.tell_stopping()
+        connection.tell_stopping()
         await asyncio.sleep(self._bounds.patience)
         if connection in self._connections:
             await asyncio.shield(connection.stop())  # which is not given up when the daemon stops in the middle of it

@@ -63,7 +63,7 @@ class Malformed(Exception):
         self.code = code
 
 
-def read_message(data: bytes, namespace: str, policy: Policy) -> list[tuple[int, Call | Watch | Refused]]:
+def read_message(data: bytes | bytearray, namespace: str, policy: Policy) -> list[tuple[int, Call | Watch | Refused]]:
     """The calls of a message with their seq, each valid, or the reason why it is refused. Raises Malformed."""
     try:
         message = codec.unpack(data)

@@ -27,7 +27,7 @@ FLOORS = [
     {"store"},
     {
         *("sweeper", "timekeeper", "http.address", "http.auth", "http.bounds", "http.limits", "http.problem"),
-        *("http.tls", "http.wire"),
+        *("http.frames", "http.tls", "http.wire"),
     },
     {"http.listener", "http.rest", "http.stream", "http.exposition", "http.events"},
     {"http.openapi"},
@@ -42,7 +42,8 @@ FLOORS = [
 
 DOORS = {
     "aiohttp": {
-        f"http.{name}" for name in ("address", "app", "auth", "events", "listener", "problem", "rest", "stream")
+        f"http.{name}"
+        for name in ("address", "app", "auth", "events", "frames", "listener", "problem", "rest", "stream")
     },
     "aiosqlite": {"engines.sqlite.file"},
     "click": {"cli", "cli_token"},
