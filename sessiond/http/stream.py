@@ -68,8 +68,8 @@ class _Connection(asyncio.Protocol):
     """One stream, from behind its handshake to its end. Bytes come in by `data_received`, which carries out what is asked
     and writes what is answered at once, all in that call; what a commit has answered leaves in the next turn of the loop.
 
-    It is `held` while its client does not take its answers, while too many of its calls wait for their commit, while a
-    survey is under way, and for the rest of a turn in which it has had its share: then nothing more is read from it.
+    It is held (`_hold`) while its client does not take its answers, while too many of its calls wait for their commit, and
+    while a survey is under way: then nothing more is read from it.
     """
 
     def __init__(self, line: Line, store: Store, grant: Grant, by: Actor, patience: float) -> None:
@@ -95,9 +95,9 @@ class _Connection(asyncio.Protocol):
         self._is_surveying = False  # the calls that wait end with a survey
         self._writable = asyncio.Event()
         self._writable.set()
-        self._is_paused = False
+        self._is_held = self._is_paused = False
+        self._is_over = False  # nothing that comes is of interest any more
         self._is_closing = False  # a close frame was sent
-        self._is_lost = False  # where the next frame begins is not known any more
         self._told = self._leaving = self._is_noted = False
         self._watcher: asyncio.Task[None] | None = None
         self._heard_at = self._asked_at = self._loop.time()
@@ -112,23 +112,25 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
-        if not self._is_lost:
+        if not self._is_over:
             self._reader.feed(data)
             self._pump()
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        self._hold()
         self._line.pause_writing()
 
     def resume_writing(self) -> None:
         self._line.resume_writing()
         self._writable.set()
+        self._hold()
         if self._is_closing:
             self._await_goodbye()
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._is_closing = True
+        self._is_closing = self._is_over = True
         self._parts.clear()
         for each in (self._pulse, self._overdue, self._goodbye, self._watcher):
             if each is not None:
@@ -140,14 +142,16 @@ class _Connection(asyncio.Protocol):
 
     # Reading -------------------------------------------------------------------------------------------
 
-    @property
-    def _is_held(self) -> bool:
-        return not self._writable.is_set() or self._waiting > MAX_WAITING or (self._is_surveying and self._waiting > 0)
+    def _hold(self) -> None:
+        """Finds out anew whether the connection is held."""
+        self._is_held = (
+            not self._writable.is_set() or self._waiting > MAX_WAITING or (self._is_surveying and self._waiting > 0)
+        )
 
     def _pump(self) -> None:
-        """Carries out what has come, in order, until there is no more or the connection is held."""
+        """Carries out what has come, in order, until there is no more, the connection is held, or it has had its share."""
         done = 0
-        while not (self._is_due or self._is_held or self._transport.is_closing()):
+        while not (self._is_due or self._is_held or self._is_over):
             if self._parts:
                 part = self._parts.popleft()
                 self._take(part)
@@ -156,20 +160,20 @@ class _Connection(asyncio.Protocol):
                 try:
                     frame = self._reader.next()
                 except frames.WrongFrame as e:
-                    self._is_lost = True
                     self.close(e.code)
+                    self._is_over = True  # where the next frame begins is not known any more
                     break
                 if frame is None:
                     break
                 self._heard(*frame)
                 done += 1
             if done >= PART:
-                self.flush()
                 self._wake()  # others are to have their turn
         self.flush()
-        if self._overdue is None and self._reader.unread > MAX_UNREAD and not self._is_closing:
+        unread = self._reader.unread
+        if unread > MAX_UNREAD and self._overdue is None and not self._is_closing:
             self._overdue = self._loop.call_later(self._patience, self._waited)
-        has_more = self._is_due and (len(self._parts) > 0 or self._reader.unread > MAX_UNREAD)
+        has_more = self._is_due and (unread > MAX_UNREAD or len(self._parts) > 0)
         if (has_more or self._is_held) is not self._is_paused and not self._transport.is_closing():
             self._is_paused = not self._is_paused
             (self._transport.pause_reading if self._is_paused else self._transport.resume_reading)()
@@ -180,6 +184,7 @@ class _Connection(asyncio.Protocol):
                 self._is_closing = True
                 self.flush()
                 self._transport.write(frames.encode(frames.CLOSE, frames.goodbye(payload)))
+            self._is_over = True
             self._transport.close()
         elif self._is_closing or self.is_ending:
             return
@@ -265,6 +270,7 @@ class _Connection(asyncio.Protocol):
         if self._waiting:
             self._idle.clear()
             self._is_surveying = isinstance(calls[-1], SURVEYS)
+            self._hold()
 
     def _refuse(self, seq: int, refusal: Refused) -> None:
         self._store.figures.refused[refusal.code] += 1
@@ -322,6 +328,8 @@ class _Connection(asyncio.Protocol):
             if not self._taking:
                 if self._waiting == 0:
                     self._idle.set()
+                if self._is_held:
+                    self._hold()
                 self._wake()
 
         return reply
@@ -384,6 +392,7 @@ class _Connection(asyncio.Protocol):
             self._goodbye = self._loop.call_later(GOODBYE, self.cut)
 
     def cut(self) -> None:
+        self._is_over = True
         self._transport.abort()
 
     async def _close_behind_answers(self, code: int, reason: bytes) -> None:

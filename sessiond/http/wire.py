@@ -1,6 +1,6 @@
 """The stream's messages: bytes to calls, answers to bytes. docs/protocol.md part 2, and no more than that.
 
-The hot path of the daemon runs through `read_message` and `answer_fields`: one pass each, no classes on the way.
+The hot path of the daemon runs through `read_message` and `answer_fields`: one pass each.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ from sessiond.calls import (
 from sessiond.engine import Entry
 from sessiond.errors import Refused
 from sessiond.events import Event
-from sessiond.record import Answer, Record
+from sessiond.record import Answer
 
 PROTOCOL = "sessiond.1"
 MAX_MESSAGE = 16 * 1024 * 1024
@@ -78,25 +78,20 @@ def read_message(data: bytes | bytearray, namespace: str, policy: Policy) -> lis
     for fields in message:
         if type(fields) is not list or len(fields) < 2:
             raise Malformed
-        seq = fields[0]
+        seq, verb, *arguments = fields
         if type(seq) is not int or not 1 <= seq <= MAX_SEQ:
             raise Malformed
         try:
-            read.append((seq, _read_call(fields, namespace, policy)))
+            known = _READERS.get(verb) if type(verb) is str else None
+            if known is None:
+                raise Refused("bad_call", "There is no such verb.")
+            reader, least, most = known
+            if not least <= len(arguments) <= most:
+                raise Refused("bad_call", f"{verb} takes {least} to {most} arguments.")
+            read.append((seq, reader(namespace, policy, *arguments)))
         except Refused as refusal:
             read.append((seq, refusal))
     return read
-
-
-def _read_call(fields: list[Any], namespace: str, policy: Policy) -> Call | Watch:
-    verb = fields[1]
-    known = _READERS.get(verb) if type(verb) is str else None
-    if known is None:
-        raise Refused("bad_call", "There is no such verb.")
-    reader, least, most = known
-    if not least <= len(fields) - 2 <= most:
-        raise Refused("bad_call", f"{verb} takes {least} to {most} arguments.")
-    return reader(namespace, policy, *fields[2:])
 
 
 def _create(
@@ -223,7 +218,19 @@ def answer_fields(seq: int, call: Call, answer: Answer) -> list[Any]:
     status, record = answer.status, answer.record
     if record is not None:
         if status == "conflict" or type(call) is Get:
-            return [seq, status, *_session(record)]
+            return [
+                seq,
+                status,
+                record.version,
+                record.expires_at,
+                record.ttl,
+                record.format,
+                record.data,
+                record.created_at,
+                record.deadline,
+                record.user,
+                record.meta,
+            ]
         return [seq, status, record.version, record.expires_at, record.ttl]
     if status in ("refused", "failed"):
         return [seq, status, *_pair(answer.value)]
@@ -247,20 +254,6 @@ def event_fields(event: Event) -> list[Any]:
 
 def refusal_fields(seq: int, refusal: Refused) -> list[Any]:
     return [seq, "refused", refusal.code, refusal.text]
-
-
-def _session(record: Record) -> tuple[Any, ...]:
-    return (
-        record.version,
-        record.expires_at,
-        record.ttl,
-        record.format,
-        record.data,
-        record.created_at,
-        record.deadline,
-        record.user,
-        record.meta,
-    )
 
 
 def _entry(entry: Entry) -> tuple[Any, ...]:

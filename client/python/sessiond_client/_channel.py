@@ -181,29 +181,35 @@ class Channel:
         self._waiting: dict[int, Waiting[Any]] = {}  # by seq: all that have no answer yet, in the order of their making
         self._outbox: deque[Waiting[Any]] = deque()  # those of them that are not sent
         self._flush_is_due = False
+        self._is_alone = False  # the last message had one call, and nothing else was under way
         self._timer: asyncio.TimerHandle | None = None
         self._seq = 0
 
     def ask(self, call: Call[T]) -> Waiting[T]:
         """Sends the call with all others of this turn of the loop. Its future gets the answer.
 
+        Where callers come one at a time, the first of a turn leaves at once: to wait for the turn's end is to wait for
+        nobody, and costs a turn (FIGURE).
+
         Raises ConnectFailed or AuthError at once during a long outage.
         """
         now = self._loop.time()
         if self._link is None:
             self._route.refuse(now)
-        self._seq += 1
-        waiting = Waiting(call, now + self._options.deadline, self._seq, self._loop.create_future())
-        self._waiting[waiting.seq] = waiting
+        self._seq = seq = self._seq + 1
+        waiting = Waiting(call, now + self._options.deadline, seq, self._loop.create_future())
+        self._waiting[seq] = waiting
         self._outbox.append(waiting)
         if self._timer is None:
             self._timer = self._loop.call_at(waiting.deadline, self._expire)
-        self._wake()
+        if not self._flush_is_due:
+            self._wake()
         return waiting
 
     def flush(self) -> None:
         """Sends what is in the outbox, as far as the link takes it."""
         self._flush_is_due = False
+        self._is_alone = len(self._waiting) == 1
         while self._outbox and self._link is not None and self._link.is_writable:
             if packed := self._pack(self._link):
                 self._link.send(_protocol.join_calls(packed))
@@ -213,20 +219,19 @@ class Channel:
     def answered(self, link: Link, answers: Iterable[Answer]) -> None:
         """Hands answers to their callers. One that nobody waits for any more is dropped."""
         for answer in answers:
-            if answer[0] == 0:
-                if _protocol.tells_stopping(answer):
-                    self._retire(link)
-                continue
             waiting = self._waiting.pop(answer[0], None)
             if waiting is None or waiting.future.done():
-                continue
-            if _protocol.is_stopping(answer):
+                if _protocol.is_push(answer) and _protocol.tells_stopping(answer):
+                    self._retire(link)
+            elif _protocol.is_stopping(answer):
                 self._retire(link)
                 waiting.was_turned_away()
                 if waiting.may_go_again():
                     self._requeue([waiting])
-                    continue
-            waiting.future.set_result(answer)
+                else:
+                    waiting.future.set_result(answer)
+            else:
+                waiting.future.set_result(answer)
         if link is not self._link:
             self._leave(link)
 
@@ -320,7 +325,9 @@ class Channel:
 
     def _wake(self) -> None:
         if self._link is not None:
-            if not self._flush_is_due:
+            if self._is_alone and len(self._waiting) == 1:
+                self.flush()
+            elif not self._flush_is_due:
                 self._flush_is_due = True
                 self._loop.call_soon(self.flush)
         elif self._connecting is None:

@@ -7,6 +7,8 @@ Reading takes whatever is one map with string keys, since other languages write 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -14,14 +16,28 @@ import msgpack
 from ._types import Data
 from .errors import Failed, InvalidRequest
 
-_SCALARS = frozenset({str, float, bool, type(None)})
+#: What needs no second look, by format. An int has a range, and in JSON a float may have none.
+_PLAIN: dict[str, frozenset[type]] = {
+    "msgpack": frozenset({str, bool, type(None), float, bytes}),
+    "json": frozenset({str, bool, type(None)}),
+}
 _WIRE_MAX = 16 * 1024 * 1024 - 64 * 1024  # a message may have 16 MiB; the rest is for the other arguments
+
+
+class _Packer(threading.local):
+    """A packer for each thread: msgpack.packb makes a new one every time, which takes longer than packing (1.1 µs, and
+    0.35 for the same call with one that is kept)."""
+
+    def __init__(self) -> None:
+        self.pack: Callable[[Any], bytes] = msgpack.Packer(buf_size=4096).pack
+
+
+_packer = _Packer()
 
 
 def pack(value: Any) -> bytes:
     """The value as MessagePack, unchecked."""
-    packed: bytes = msgpack.packb(value)
-    return packed
+    return _packer.pack(value)
 
 
 def unpack(packed: bytes) -> Any:
@@ -45,13 +61,15 @@ def encode_map(data: Any, format: str) -> bytes:
     """The map as bytes in this format. Errors name the top-level entry and the type at fault, never the value."""
     if type(data) is not dict:
         raise _wrong(f"Data is a dict or bytes, not {type(data).__name__}")
+    plain = _PLAIN[format]
     for name, value in data.items():
         if type(name) is not str:
             raise _wrong(f"The names of entries are strings, not {type(name).__name__}")
-        try:
-            _check(name, value, format)
-        except RecursionError:
-            raise _wrong(f"Entry {name!r} is nested too deeply") from None
+        if type(value) not in plain:
+            try:
+                _check(name, value, format, plain)
+            except RecursionError:
+                raise _wrong(f"Entry {name!r} is nested too deeply") from None
     return encode_value(data, format)
 
 
@@ -75,33 +93,42 @@ def decode(format: str, packed: bytes) -> Data:
         data = json.loads(packed) if format == "json" else unpack(packed)
     except (ValueError, TypeError, RecursionError):
         data = None
-    if type(data) is not dict or not all(type(name) is str for name in data):
-        raise Failed(
-            "The session is there, but its data is not a map that this client can read; set or destroy it.",
-            code="unreadable_data",
-        )
+    if type(data) is not dict:
+        raise _unreadable()
+    for name in data:
+        if type(name) is not str:
+            raise _unreadable()
     return data
 
 
-def _check(name: str, value: Any, format: str) -> None:
+def _check(name: str, value: Any, format: str, plain: frozenset[type]) -> None:
     """Refuses what would not come back as it went; bools, for one, are no numbers here, and an IntEnum no int."""
     kind = type(value)
     if kind is dict:
         for key, each in value.items():
             if type(key) is not str:
                 raise _wrong(f"Entry {name!r} holds a dict with a key that is no string but {type(key).__name__}")
-            _check(name, each, format)
+            if type(each) not in plain:
+                _check(name, each, format, plain)
     elif kind is list or kind is tuple:
         for each in value:
-            _check(name, each, format)
+            if type(each) not in plain:
+                _check(name, each, format, plain)
     elif kind is int:
         if not -(2**63) <= value < 2**64:
             raise _wrong(f"Entry {name!r} holds an int beyond 64 bits")
-    elif kind is float and format == "json":
+    elif kind is float:
         if value - value != 0:  # NaN and the infinities
             raise _wrong(f"Entry {name!r} holds a float that JSON cannot express")
-    elif kind not in _SCALARS and (kind is not bytes or format == "json"):
+    else:
         raise _wrong(f"Entry {name!r} holds {kind.__name__}, which {format} cannot keep")
+
+
+def _unreadable() -> Failed:
+    return Failed(
+        "The session is there, but its data is not a map that this client can read; set or destroy it.",
+        code="unreadable_data",
+    )
 
 
 def _no_extension(code: int, _: bytes) -> Any:

@@ -26,7 +26,6 @@ MAX_CALLS = 10_000  # in one message
 _READS = frozenset({"get", "list", "count", "watch"})
 _ABSENCE_IS_NONE = frozenset({"get", "touch"})
 _INT, _OPTIONAL_INT, _OPTIONAL_STR, _OPTIONAL_MAP = int, (int, type(None)), (str, type(None)), (dict, type(None))
-_RECORD = (_INT, _INT, _INT, str, bytes, _INT, _OPTIONAL_INT, _OPTIONAL_STR, _OPTIONAL_MAP)
 _ENTRY = (bytes, _OPTIONAL_STR, _OPTIONAL_MAP, _INT, _INT, _INT, _INT, _INT)
 _EVENT = (str, str, (bytes, type(None)), _OPTIONAL_STR, _OPTIONAL_INT, (bytes, type(None)), _OPTIONAL_STR)
 _LISTING = (list, (bytes, type(None)))
@@ -39,10 +38,12 @@ class Call(Generic[T]):
     __slots__ = ("arguments", "may_repeat", "read")
 
     def __init__(self, *arguments: Any, read: Callable[[Answer], T], may_repeat: bool = True) -> None:
-        last = len(arguments)
-        while arguments[last - 1] is None:
-            last -= 1
-        self.arguments = arguments[:last]
+        if arguments[-1] is None:
+            last = len(arguments)
+            while arguments[last - 1] is None:
+                last -= 1
+            arguments = arguments[:last]
+        self.arguments = arguments
         self.read = read
         #: Whether it may be sent again although it may have been carried out ("Repeats" in the protocol).
         self.may_repeat = may_repeat
@@ -73,7 +74,12 @@ class Call(Generic[T]):
 
 def is_stopping(answer: Answer) -> bool:
     """Whether the daemon began no work on the call because it stops: the call belongs on another connection."""
-    return bool(answer[1] == "failed" and answer[2:3] == ["stopping"])
+    return answer[1] == "failed" and answer[2:3] == ["stopping"]
+
+
+def is_push(answer: Answer) -> bool:
+    """Whether it answers no call, but tells something without being asked."""
+    return answer[0] == 0
 
 
 def tells_stopping(push: Answer) -> bool:
@@ -88,7 +94,7 @@ def event_of(push: Answer) -> Event | None:
 
 def pack_call(seq: int, call: Call[Any]) -> bytes:
     """The call as an element of a message. Raises InvalidRequest when no message could hold it."""
-    packed = _codec.pack([seq, *call.arguments])
+    packed = _codec.pack((seq, *call.arguments))
     if len(packed) > MAX_MESSAGE - 5:
         raise InvalidRequest("The call is too large for one message; send less.", code="too_large")
     return packed
@@ -137,8 +143,10 @@ def create(
 
 
 def get(sid: Sid, *, renew: bool | Seconds = False) -> Call[Record | None]:
-    if isinstance(renew, bool):
-        return Call("get", as_key(sid), renew or None, read=_read_record)
+    if renew is False:
+        return Call("get", as_key(sid), read=_read_record)
+    if renew is True:
+        return Call("get", as_key(sid), True, read=_read_record)
     ttl = milliseconds(renew)
     if ttl is None or ttl <= 0:
         raise InvalidRequest("renew is True, False or a ttl above 0; to end a session, destroy it.", code="bad_ttl")
@@ -157,13 +165,14 @@ def set_(
     meta: Mapping[str, str] | None = None,
     op: bytes | None = None,
 ) -> Call[int]:
-    if is_over(ttl):
+    wait = milliseconds(ttl)
+    if wait is not None and wait <= 0:
         return Call("destroy", as_key(sid), read=_read_zero)
     if type(when) is not int and when not in ("any", "alive"):
         raise InvalidRequest('when is "any", "alive" or the version that must be the current one.', code="bad_version")
     if type(when) is int and not 0 < when < 2**63:
         raise InvalidRequest("Versions start at 1.", code="bad_version")
-    arguments = (*_codec.encode(data, format), milliseconds(ttl), when, _lifetime(lifetime), _user(user), _meta(meta))
+    arguments = (*_codec.encode(data, format), wait, when, _lifetime(lifetime), _user(user), _meta(meta))
     # Between a lost answer and the repeat somebody else may have logged in or out; only a version would notice.
     return Call("set", as_key(sid), *arguments, op or _new_op(), read=_read_number, may_repeat=type(when) is int)
 
@@ -285,9 +294,10 @@ def is_over(ttl: Seconds | None) -> bool:
 
 
 def _lifetime(lifetime: Seconds | None) -> int | None:
-    if is_over(lifetime):
+    wait = milliseconds(lifetime)
+    if wait is not None and wait <= 0:
         raise InvalidRequest("A lifetime is above 0.", code="bad_ttl")
-    return milliseconds(lifetime)
+    return wait
 
 
 def _user(user: str | None) -> str | None:
@@ -330,13 +340,29 @@ def _new_op() -> bytes:
 
 def _fields(values: Any, shape: tuple[Any, ...]) -> Answer:
     if type(values) is not list or len(values) < len(shape) or not all(map(isinstance, values, shape)):
-        raise Unavailable("The daemon's answer cannot be read: update this client or the daemon, whichever is older.")
+        raise _unreadable()
     fields: Answer = values[: len(shape)]
     return fields
 
 
+def _unreadable() -> Unavailable:
+    return Unavailable("The daemon's answer cannot be read: update this client or the daemon, whichever is older.")
+
+
 def _read_record(answer: Answer) -> Record:
-    version, expires_at, ttl, format, data, created_at, deadline, user, meta = _fields(answer[2:], _RECORD)
+    # Written out, where `_fields` would take 1.9 µs of a get's 9.
+    if len(answer) < 11:
+        raise _unreadable()
+    _, _, version, expires_at, ttl, format, data, created_at, deadline, user, meta = answer[:11]
+    if not (
+        type(version) is type(expires_at) is type(ttl) is type(created_at) is int
+        and type(format) is str
+        and type(data) is bytes
+        and (deadline is None or type(deadline) is int)
+        and (user is None or type(user) is str)
+        and (meta is None or type(meta) is dict)
+    ):
+        raise _unreadable()
     return Record(
         _codec.decode(format, data), format, version, ttl / 1000, created_at, expires_at, deadline, user, meta
     )
