@@ -50,10 +50,10 @@ def test_close_gives_descriptors_back(sessiond_server: Server) -> None:
 
 
 def test_one_turn_is_one_message(sessiond_server: Server) -> None:
-    """All that is asked for in one turn of the loop leaves as one message."""
+    """All that is asked for in one turn of the loop leaves as one message, where callers have come several at a time."""
 
     async def body(client: AsyncClient) -> None:
-        await client.count()
+        await asyncio.gather(client.count(), client.count())
         before = client.stats.messages_sent
         sids = await asyncio.gather(*(client.create({"n": n}) for n in range(50)))
         records = await asyncio.gather(*map(client.get, sids))
@@ -61,6 +61,26 @@ def test_one_turn_is_one_message(sessiond_server: Server) -> None:
         assert [record.data["n"] for record in records if record] == list(range(50))
         assert client.stats.messages_sent - before == 2
         assert client.stats.connects == 1
+
+    run(sessiond_server.url, body)
+
+
+def test_a_caller_alone_does_not_wait_for_the_turn(sessiond_server: Server) -> None:
+    """Where one call has come after the other, the next leaves at once; what else comes in its turn leaves as one message."""
+
+    async def body(client: AsyncClient) -> None:
+        for _ in range(3):
+            await client.count()
+        before = client.stats.messages_sent
+        calls = [asyncio.create_task(client.get(new_sid())) for _ in range(50)]
+        asyncio.get_running_loop().call_soon(lambda: sent.append(client.stats.messages_sent - before))
+        sent: list[int] = []
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.gather(*calls)
+
+        assert sent == [1]  # in the turn in which they were asked
+        assert client.stats.messages_sent - before == 2
 
     run(sessiond_server.url, body)
 
@@ -169,10 +189,10 @@ def test_cancelled_callers_disturb_nobody(sessiond_server: Server) -> None:
 
 
 def test_a_cancelled_call_that_was_not_sent_is_not_sent(sessiond_server: Server) -> None:
-    """A write whose caller is cancelled in the same turn never leaves."""
+    """A write that waits for the turn's end, and whose caller is cancelled before, never leaves."""
 
     async def body(client: AsyncClient) -> None:
-        await client.count()
+        await asyncio.gather(client.count(), client.count())
         task = asyncio.create_task(client.create({}))
         await asyncio.sleep(0)
         task.cancel()

@@ -166,6 +166,7 @@ def test_connections_idle_for_long(sessiond_client: Client, monkeypatch: pytest.
     """A connection is not used again after a long idle time, before the daemon would close it."""
     sessiond_client.count()
     monkeypatch.setattr(_pool, "MAX_IDLE", 0.0)
+    monkeypatch.setattr(_pool, "BRIEF", 0.0)
     sessiond_client.count()
 
     assert sessiond_client.stats.connects == 2
