@@ -100,7 +100,7 @@ class FrameReader:
     @property
     def unread(self) -> int:
         """Bytes that lie here, of frames and of a message whose end has not come, and of what nobody has asked for yet."""
-        return len(self._buffer) - self._at + len(self._message or b"")
+        return len(self._buffer) - self._at + (0 if self._message is None else len(self._message))
 
     def feed(self, chunk: bytes) -> None:
         if self._at == len(self._buffer):
@@ -116,23 +116,27 @@ class FrameReader:
         Raises WrongFrame as soon as a head that is wrong is there.
         """
         while (frame := self._next()) is not None:
-            opcode, is_last, payload = frame
-            if opcode >= CLOSE or (is_last and opcode != CONTINUATION):
+            first, payload = frame
+            opcode = first & 0x0F
+            if first >= 0x80 and opcode != CONTINUATION:
                 return opcode, payload
             if opcode != CONTINUATION:
                 self._kind, self._message = opcode, payload
                 continue
             assert self._message is not None, "its head was checked"
             self._message += payload
-            if is_last:
+            if first >= 0x80:
                 message, self._message = self._message, None
                 return self._kind, message
         return None
 
-    def _next(self) -> tuple[int, bool, bytearray] | None:
+    def _next(self) -> tuple[int, bytearray] | None:
+        """The first byte of the next frame, and its payload; None: it is not there as a whole."""
         buffer, at = self._buffer, self._at
-        there = len(buffer) - at
-        if there < 2:
+        end = len(buffer)
+        if end - at < 2:
+            if end == at:
+                self._buffer, self._at = b"", 0  # a silent connection is not to hold what it has sent
             return None
         first, size = buffer[at], buffer[at + 1] - 0x80
         opcode = first & 0x0F
@@ -147,16 +151,15 @@ class FrameReader:
         if size >= 126:
             field = _LENGTH_16 if size == 126 else _LENGTH_64
             start += field.size
-            if len(buffer) < start:
+            if end < start:
                 return None
             size = field.unpack_from(buffer, at + 2)[0]
-        if opcode < CLOSE and size + len(self._message or b"") > self._limit:
+        if opcode < CLOSE and size + (0 if self._message is None else len(self._message)) > self._limit:
             raise WrongFrame(CLOSE_TOO_LARGE)
         body = start + _MASK_BYTES
-        end = body + size
-        if len(buffer) < end:
+        if end < body + size:
             return None
-        payload = bytearray(buffer[body:end])
+        payload = bytearray(buffer[body : body + size])
         websocket_mask(bytes(buffer[start:body]), payload)
-        self._at = end
-        return opcode, first >= 0x80, payload
+        self._at = body + size
+        return first, payload

@@ -170,6 +170,11 @@ class _Connection(asyncio.Protocol):
             if done >= PART:
                 self._wake()  # others are to have their turn
         self.flush()
+        if self._reader.unread or self._is_held or self._is_paused or self._is_due:
+            self._watch_reading()
+
+    def _watch_reading(self) -> None:
+        """Reads no further, or reads on; and sees to it that a long message comes to its end."""
         unread = self._reader.unread
         if unread > MAX_UNREAD and self._overdue is None and not self._is_closing:
             self._overdue = self._loop.call_later(self._patience, self._waited)
