@@ -151,7 +151,7 @@ def entry(key: bytes, record: Record) -> Entry:
 async def execute(lane: Lane, calls: Sequence[Call], now: int) -> list[Answer]:
     """Submits `calls` and waits for all of their answers, in the order of the calls."""
     answers: list[Answer | None] = [None] * len(calls)
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done: asyncio.Future[None] | None = None  # made only when somebody has to wait: a cached get is answered at once
     left = len(calls)
 
     def reply(position: int, answer: Answer) -> None:
@@ -159,10 +159,12 @@ async def execute(lane: Lane, calls: Sequence[Call], now: int) -> list[Answer]:
         assert answers[position] is None, "answered twice"
         answers[position] = answer
         left -= 1
-        if left == 0 and not done.done():
+        if left == 0 and done is not None and not done.done():
             done.set_result(None)
 
     if calls:
         lane.submit(calls, now, reply)
+    if left:
+        done = asyncio.get_running_loop().create_future()
         await done
     return [answer for answer in answers if answer is not None]

@@ -29,18 +29,22 @@ NAMESPACE = "Session-Namespace"
 UNAUTHORIZED_TEXT = "This daemon asks for a token that is valid now: Authorization: Bearer TOKEN."
 FORBIDDEN_TEXT = "The token does not allow this here."
 
-_ONCE = (
-    hdrs.HOST,
-    hdrs.CONTENT_TYPE,
-    hdrs.CONTENT_ENCODING,
-    hdrs.AUTHORIZATION,
-    hdrs.EXPECT,
-    hdrs.IF_MATCH,
-    hdrs.IF_NONE_MATCH,
-    "Session-User",
-    "Session-Meta",
-    NAMESPACE,
+_ONCE = tuple(
+    name.lower().encode()
+    for name in (
+        hdrs.HOST,
+        hdrs.CONTENT_TYPE,
+        hdrs.CONTENT_ENCODING,
+        hdrs.AUTHORIZATION,
+        hdrs.EXPECT,
+        hdrs.IF_MATCH,
+        hdrs.IF_NONE_MATCH,
+        "Session-User",
+        "Session-Meta",
+        NAMESPACE,
+    )
 )
+_PLAIN_TARGET = re.compile(r"[A-Za-z0-9/~_.?=&-]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -64,9 +68,9 @@ class Guard:
         unread = hdrs.AUTHORIZATION.lower().encode() if self._current() is not None else b""
         if not all(value.isascii() for name, value in request.raw_headers if name.lower() != unread):
             raise Refused("bad_header", "A header holds bytes outside ASCII.")
-        for name in _ONCE:
-            if len(request.headers.getall(name, ())) > 1:
-                raise Refused("bad_header", "A header that may stand once stands twice.")
+        names = [name.lower() for name, _ in request.raw_headers]
+        if len({*names}) < len(names) and any(names.count(name) > 1 for name in _ONCE):
+            raise Refused("bad_header", "A header that may stand once stands twice.")
         self._check_host(request)
         if hdrs.ORIGIN in request.headers or request.headers.get("Sec-Fetch-Mode", "").lower() == "no-cors":
             raise Refused("browser_request", "Web pages may not speak to sessiond; only servers may.")
@@ -158,6 +162,8 @@ def _without_port(netloc: str) -> str:
 
 def _check_target(target: str) -> None:
     """The rules of RFC 3986 that aiohttp is lax about, by which two targets could come to mean the same session."""
+    if _PLAIN_TARGET.fullmatch(target):
+        return
     try:
         text = unquote_to_bytes(target).decode("utf-8")
     except UnicodeError:

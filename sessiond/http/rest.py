@@ -8,6 +8,7 @@ import base64
 import re
 import secrets
 from collections.abc import Mapping, Set
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -123,7 +124,8 @@ class Rest:
             headers[USER] = quote(record.user)
         if record.meta is not None:
             headers[META] = quote(codec.to_json(record.meta).rstrip(), safe=' !"$&()*+,/:;=?@[]^`{|}')
-        if _knows(request.headers.get(hdrs.IF_NONE_MATCH, ""), headers[hdrs.ETAG]):
+        known = request.headers.get(hdrs.IF_NONE_MATCH)
+        if known is not None and _knows(known, headers[hdrs.ETAG]):
             return web.Response(status=304, headers=headers)
         format, data = _acceptable(request.headers.getall(hdrs.ACCEPT, ()), record)
         return web.Response(body=data, content_type=MEDIA_TYPES[format], headers=headers)
@@ -268,6 +270,8 @@ def _query(request: web.Request, known: Set[str], conditions: Set[str] = frozens
     for name in (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH):
         if name in request.headers and name not in conditions:
             raise Refused("bad_version", f"This request cannot be made conditional by {name}.")
+    if not request.query_string:
+        return {}
     query = dict(request.query)
     if len(query) != len(request.query) or not query.keys() <= known:
         names = ", ".join(sorted(known)) or "nothing"
@@ -372,16 +376,21 @@ def _state(record: Record) -> dict[str, str]:
 
 def _acceptable(accept: Any, record: Record) -> tuple[str, bytes]:
     """The data in the format that the reader likes best among those that can hold it. Refused `not_acceptable`."""
-    liked = _likes(",".join(accept) or "*/*")
-    order = [codec.JSON, codec.MSGPACK, codec.BYTES]
     reason = "Accept names no format that sessions are written in."
-    for format in sorted(order, key=lambda format: -liked[format]):
-        if liked[format] > 0:
-            try:
-                return format, codec.convert(record.format, record.data, format)
-            except Refused as e:
-                reason = e.text
+    for format in _liked(",".join(accept) or "*/*"):
+        try:
+            return format, codec.convert(record.format, record.data, format)
+        except Refused as e:
+            reason = e.text
     raise Refused("not_acceptable", reason)
+
+
+@lru_cache(256)
+def _liked(accept: str) -> tuple[str, ...]:
+    """The formats that a reader takes, the one he likes best first. Programs always say the same: kept, it is worth 8 µs."""
+    liked = _likes(accept)
+    order = sorted((codec.JSON, codec.MSGPACK, codec.BYTES), key=lambda format: -liked[format])
+    return tuple(format for format in order if liked[format] > 0)
 
 
 def _likes(accept: str) -> dict[str, float]:
