@@ -24,6 +24,9 @@ const MAX_AGE_SLACK = 10;
  * @returns {Changes | null}
  */
 function changesBetween(before, after) {
+  if (before === after) {
+    return null;
+  }
   /** @type {{ [name: string]: any }} */
   const old = JSON.parse(before);
   /** @type {{ [name: string]: any }} */
