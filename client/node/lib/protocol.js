@@ -8,9 +8,10 @@
  * Rule 2: no I/O and no clock. Times are milliseconds.
  */
 
-const { randomBytes } = require('node:crypto');
+const { makeChance } = require('./chance');
 const { unpack } = require('./codec');
 const { AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = require('./errors');
+const { MAX_MESSAGE } = require('./frames');
 const { Packer, Utf8 } = require('./packer');
 
 /** @typedef {any[]} Answer `[seq, status, …]` */
@@ -59,7 +60,6 @@ const { Packer, Utf8 } = require('./packer');
  * @property {string | null} reason
  */
 
-const MAX_MESSAGE = 16 * 1024 * 1024;
 /** Calls that a message may hold. */
 const MAX_CALLS = 10_000;
 /** A message is closed when it has reached this size, so that one turn's calls do not wait for each other's bytes. */
@@ -72,9 +72,8 @@ const READS = new Set(['get', 'list', 'count', 'watch']);
  * @type {{ [verb: string]: string }}
  */
 const NULL_MEANS = { get: 'missing', touch: 'missing', create: 'exists' };
-/** Bytes of chance fetched at once: `randomBytes` takes 5 µs a call, whether for 8 or for so many. */
-const POOL_SIZE = 4096;
-const OP_SIZE = 8;
+/** What a write is recognised by when it is repeated. */
+const newOp = makeChance(8);
 
 /**
  * One call: what goes on the wire but for its seq, how to read the answer, and what may be done when it is lost.
@@ -407,19 +406,6 @@ function wellFormed(text) {
     throw new InvalidRequest('A name or a user holds half a surrogate pair, which has no UTF-8.', 'bad_data');
   }
   return text;
-}
-
-let pool = Buffer.alloc(0);
-let nextOp = 0;
-
-function newOp() {
-  if (nextOp === pool.length) {
-    // A new one, and not the old one filled again: its last pieces are still under way.
-    pool = randomBytes(POOL_SIZE);
-    nextOp = 0;
-  }
-  nextOp += OP_SIZE;
-  return pool.subarray(nextOp - OP_SIZE, nextOp);
 }
 
 // -- Answers --
