@@ -56,7 +56,11 @@ function isSameCookie(old, young) {
  * @param {any} young
  */
 function isSame(name, old, young) {
-  return name === 'cookie' ? isSameCookie(old, young) : JSON.stringify(old) === JSON.stringify(young);
+  if (name === 'cookie') {
+    return isSameCookie(old, young);
+  }
+  const areObjects = typeof old === 'object' && typeof young === 'object';
+  return areObjects ? JSON.stringify(old) === JSON.stringify(young) : old === young;
 }
 
 /**
