@@ -23,7 +23,8 @@ const { Opening } = require('./opening');
  */
 
 const READ_SIZE = 64 * 1024;
-const NORMAL = 1000;
+/** The code 1000, as a close frame holds it. */
+const NORMAL = Buffer.from([0x03, 0xe8]);
 const GOING_AWAY = 1001;
 const UNAUTHORIZED = 4401;
 const mask = makeChance(4);
@@ -139,7 +140,7 @@ class Link {
     if (!this.isOpen) {
       this.#fail(new Error('it was closed'));
     } else if (!this.#isOver) {
-      this.#sayGoodbye(NORMAL);
+      this.#sayGoodbye();
       this.#endIn(this.#options.deadline, new Error('it was closed'));
     }
   }
@@ -223,15 +224,14 @@ class Link {
     } else if (opcode === CLOSE) {
       const code = closeCode(payload);
       this.#error ??= farewell(code);
-      this.#sayGoodbye(NORMAL);
+      this.#sayGoodbye();
       this.#socket?.destroySoon();
       this.#endIn(this.#options.deadline, this.#error);
     }
   };
 
-  /** @param {number} code */
-  #sayGoodbye(code) {
-    this.#send(CLOSE, Buffer.from([code >> 8, code & 0xff]));
+  #sayGoodbye() {
+    this.#send(CLOSE, NORMAL);
     this.#isOver = true;
   }
 
