@@ -24,6 +24,9 @@ const MAX_AGE_SLACK = 10;
  * @returns {Changes | null}
  */
 function changesBetween(before, after) {
+  if (before === after) {
+    return null;
+  }
   /** @type {{ [name: string]: any }} */
   const old = JSON.parse(before);
   /** @type {{ [name: string]: any }} */
@@ -53,7 +56,11 @@ function isSameCookie(old, young) {
  * @param {any} young
  */
 function isSame(name, old, young) {
-  return name === 'cookie' ? isSameCookie(old, young) : JSON.stringify(old) === JSON.stringify(young);
+  if (name === 'cookie') {
+    return isSameCookie(old, young);
+  }
+  const areObjects = typeof old === 'object' && typeof young === 'object';
+  return areObjects ? JSON.stringify(old) === JSON.stringify(young) : old === young;
 }
 
 /**

@@ -1,24 +1,15 @@
 // @ts-check
 'use strict';
 
-/* MessagePack and JSON, in and out: the one door to msgpackr. */
+/* What is read of MessagePack, and JSON, in and out: the one door to msgpackr. */
 
-const { Packr, Unpackr } = require('msgpackr');
+const { Unpackr } = require('msgpackr');
 const { Failed, InvalidRequest } = require('./errors');
 
 /** @typedef {Record<string, any>} Data a session as its app knows it */
 
-const packr = new Packr({ useRecords: false, variableMapSize: true });
 // Numbers beyond 2^53 lose their last digits, as they would in JSON: an app that reads a bigint cannot save it again.
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: 'number' });
-
-/**
- * @param {unknown} value
- * @returns {Buffer}
- */
-function pack(value) {
-  return packr.pack(value);
-}
 
 /**
  * Throws whatever msgpackr throws when these bytes are not one value.
@@ -60,11 +51,12 @@ function write(session) {
 }
 
 /**
- * The data in these bytes, which are of that format.
+ * The data in these bytes, which are of that format, and its JSON: what MessagePack can say and JSON cannot is left out
+ * there, as it will be from the session that is saved.
  *
  * @param {string} format
  * @param {Buffer} packed
- * @returns {Data}
+ * @returns {{ data: Data, text: string }}
  */
 function read(format, packed) {
   if (format === 'bytes') {
@@ -72,8 +64,15 @@ function read(format, packed) {
   }
   /** @type {unknown} */
   let data;
+  /** @type {string | undefined} */
+  let text;
   try {
-    data = format === 'json' ? JSON.parse(packed.toString()) : unpack(packed);
+    if (format === 'json') {
+      text = packed.toString();
+      data = JSON.parse(text);
+    } else {
+      data = unpack(packed);
+    }
   } catch {
     data = null;
   }
@@ -81,7 +80,7 @@ function read(format, packed) {
   if (data === null || Object.getPrototypeOf(data) !== Object.prototype) {
     throw new Failed('The session is there, but its data cannot be read; set or destroy it.', 'unreadable_data');
   }
-  return /** @type {Data} */ (data);
+  return { data: /** @type {Data} */ (data), text: text ?? JSON.stringify(data) };
 }
 
-module.exports = { pack, read, unpack, write };
+module.exports = { read, unpack, write };

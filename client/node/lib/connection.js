@@ -11,12 +11,10 @@
 const { AuthError, ConnectFailed, InvalidRequest, SessiondError } = require('./errors');
 const { Dismissed, Link } = require('./link');
 const { Errand, LONGEST_PAUSE, Route, connectFailed, reasonOf } = require('./policy');
-const { MAX_CALLS, isPush, isStopping, joinCalls, packCall, tellsStopping, unpackAnswers } = require('./protocol');
+const { Message, isPush, isStopping, tellsStopping, unpackAnswers } = require('./protocol');
 
 /** @typedef {import('./policy').Outage} Outage */
 
-/** A message is closed when it has reached this size, so that one turn's calls do not wait for each other's bytes. */
-const MESSAGE_SIZE = 1024 * 1024;
 const LARGEST_SEQ = 0x7fffffff;
 
 /**
@@ -68,6 +66,7 @@ class Connection {
   #waiting = new Map();
   /** @type {Waiting<any>[]} those of them that are not sent */
   #outbox = [];
+  #message = new Message();
   #isFlushDue = false;
   #isConnecting = false;
   #isClosed = false;
@@ -78,13 +77,14 @@ class Connection {
   #probe = null;
 
   /**
-   * Sends the call with all others of this turn of the event loop, and resolves with what its answer means.
+   * Sends the call with all others of this turn of the event loop, and resolves with what its answer means. Throws at
+   * once when the connection is closed, or no daemon can be reached and nobody is to wait for one.
    *
    * @template T
    * @param {import('./protocol').Call<T>} call
    * @returns {Promise<T>}
    */
-  async ask(call) {
+  ask(call) {
     if (this.#isClosed) {
       throw new InvalidRequest('The store is closed; make a new one.', 'closed');
     }
@@ -108,9 +108,7 @@ class Connection {
     this.#outbox = [];
     clearTimeout(this.#probe ?? undefined);
     for (const waiting of [...this.#waiting.values()]) {
-      this.#settle(waiting, () => {
-        throw waiting.lost('the store was closed');
-      });
+      this.#fail(waiting, waiting.lost('the store was closed'));
     }
     for (const link of this.#links) {
       link.close();
@@ -125,7 +123,9 @@ class Connection {
       this.#connect();
     } else if (!this.#isFlushDue) {
       this.#isFlushDue = true;
-      // After the events of this turn: what several requests ask for at once becomes one message.
+      // After the events of this turn: what several requests ask for at once becomes one message. Measured behind an HTTP
+      // server with 64 connections: 8,900 requests/s and 72 µs of the processor each; with process.nextTick, which is
+      // 3 µs sooner for a lone caller, every request is a message of its own: 6,000, and 104 µs.
       setImmediate(() => this.#flush());
     }
   }
@@ -133,42 +133,31 @@ class Connection {
   #flush() {
     this.#isFlushDue = false;
     while (this.#link !== null && this.#outbox.length > 0) {
-      const packed = this.#pack(this.#link);
-      if (packed.length > 0) {
-        this.#link.send(joinCalls(packed));
+      this.#fill(this.#link);
+      if (this.#message.count > 0) {
+        this.#link.send(this.#message.end());
       }
     }
   }
 
-  /**
-   * The calls of the next message, taken out of the outbox.
-   *
-   * @param {Link} link
-   */
-  #pack(link) {
-    /** @type {Buffer[]} */
-    const packed = [];
-    let size = 0;
+  /** @param {Link} link where the message will go: takes its calls out of the outbox */
+  #fill(link) {
+    const message = this.#message;
+    message.begin();
     let taken = 0;
     for (const waiting of this.#outbox) {
       try {
-        const call = packCall(waiting.seq, waiting.call);
-        if (packed.length === MAX_CALLS || (packed.length > 0 && size + call.length > MESSAGE_SIZE)) {
+        if (!message.add(waiting.seq, waiting.call)) {
           break;
         }
-        packed.push(call);
-        size += call.length;
         waiting.goesOut();
         waiting.link = link;
       } catch (error) {
-        this.#settle(waiting, () => {
-          throw error;
-        });
+        this.#fail(waiting, /** @type {Error} */ (error));
       }
       taken += 1;
     }
-    this.#outbox = this.#outbox.slice(taken);
-    return packed;
+    this.#outbox = taken === this.#outbox.length ? [] : this.#outbox.slice(taken);
   }
 
   /** @param {Waiting<any>[]} several put back in front: they were asked for before what is in the outbox */
@@ -191,12 +180,12 @@ class Connection {
   heard(link, message) {
     for (const answer of unpackAnswers(message)) {
       const waiting = this.#waiting.get(answer[0]);
-      if (isPush(answer)) {
+      if (waiting?.link === link) {
+        this.#answered(waiting, answer, link);
+      } else if (isPush(answer)) {
         if (tellsStopping(answer)) {
           this.#retire(link);
         }
-      } else if (waiting?.link === link) {
-        this.#answered(waiting, answer, link);
       }
     }
     if (link !== this.#link) {
@@ -218,7 +207,12 @@ class Connection {
         return;
       }
     }
-    this.#settle(waiting, () => waiting.result(answer));
+    this.#done(waiting);
+    try {
+      waiting.resolve(waiting.result(answer));
+    } catch (error) {
+      waiting.reject(/** @type {Error} */ (error));
+    }
   }
 
   /**
@@ -238,9 +232,7 @@ class Connection {
       stranded.forEach((waiting) => waiting.wasTurnedAway());
     }
     for (const waiting of stranded.filter((each) => !each.mayGoAgain())) {
-      this.#settle(waiting, () => {
-        throw waiting.lost(reasonOf(error));
-      });
+      this.#fail(waiting, waiting.lost(reasonOf(error)));
     }
     this.#requeue(stranded.filter((each) => each.mayGoAgain()));
   }
@@ -267,20 +259,19 @@ class Connection {
   }
 
   /**
-   * Tells the caller what `result` returns or throws.
-   *
    * @param {Waiting<any>} waiting
-   * @param {() => any} result
+   * @param {Error} error
    */
-  #settle(waiting, result) {
+  #fail(waiting, error) {
+    this.#done(waiting);
+    waiting.reject(error);
+  }
+
+  /** @param {Waiting<any>} waiting its caller is about to be told */
+  #done(waiting) {
     this.#waiting.delete(waiting.seq);
     if (this.#waiting.size === 0) {
       this.#hold(false);
-    }
-    try {
-      waiting.resolve(result());
-    } catch (error) {
-      waiting.reject(/** @type {Error} */ (error));
     }
   }
 
@@ -368,9 +359,7 @@ class Connection {
     const outbox = this.#outbox;
     this.#outbox = [];
     for (const waiting of outbox) {
-      this.#settle(waiting, () => {
-        throw waiting.unreachable(error);
-      });
+      this.#fail(waiting, waiting.unreachable(error));
     }
   }
 
@@ -438,9 +427,7 @@ class Connection {
       if (waiting.link !== null && waiting.link.heardAt <= waiting.deadline - this.#options.deadline) {
         silent.add(waiting.link);
       }
-      this.#settle(waiting, () => {
-        throw this.#late(waiting);
-      });
+      this.#fail(waiting, this.#late(waiting));
     }
     this.#outbox = this.#outbox.filter((waiting) => this.#waiting.has(waiting.seq));
     if (next < Infinity) {

@@ -11,7 +11,7 @@
 const { AuthError, InvalidRequest, SessiondError, Unavailable } = require('./errors');
 const { Link } = require('./link');
 const { Comeback, Route, connectFailed, reasonOf } = require('./policy');
-const { eventOf, isPush, joinCalls, packCall, tellsStopping, unpackAnswers, watch } = require('./protocol');
+const { Message, eventOf, isPush, tellsStopping, unpackAnswers, watch } = require('./protocol');
 
 /** @typedef {import('./protocol').Event} Event */
 /** @typedef {{ resolve: (result: IteratorResult<Event, undefined>) => void, reject: (error: Error) => void }} Waiter */
@@ -170,7 +170,10 @@ class Events {
     }
     this.#route.succeeded(link.address);
     this.#link = link;
-    link.send(joinCalls([packCall(SEQ, this.#call)]));
+    const message = new Message();
+    message.begin();
+    message.add(SEQ, this.#call);
+    link.send(message.end());
     this.#timer = setTimeout(() => link.abort(new Error('it did not answer in time')), this.#options.deadline);
   }
 

@@ -8,6 +8,8 @@
 
 /** As long as any browser keeps a cookie, and the most that the daemon takes unless told otherwise. */
 const LONGEST_TTL = 400 * 24 * 60 * 60 * 1000;
+const DAY = 24 * 60 * 60 * 1000;
+const TWO_DIGITS = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
 
 /**
  * The ms that the session has to live; null leaves it to the daemon. 0 or less: it has expired.
@@ -37,8 +39,30 @@ function showExpiry({ cookie }, expiresAt) {
   if (typeof cookie.expires === 'number') {
     cookie.expires = expiresAt;
   } else if (instantOf(cookie.expires) !== null) {
-    cookie.expires = new Date(expiresAt).toISOString();
+    cookie.expires = isoOf(expiresAt);
   }
+}
+
+let day = NaN;
+let dayText = '';
+
+/**
+ * The instant as `Date.prototype.toISOString` writes it. Every session that is loaded shows one, and they fall on few
+ * days: measured, 0.1 µs where that takes 0.7, of 14 for a whole get.
+ *
+ * @param {number} instant
+ */
+function isoOf(instant) {
+  const itsDay = Math.floor(instant / DAY);
+  if (itsDay !== day) {
+    day = itsDay;
+    dayText = new Date(day * DAY).toISOString().slice(0, -'00:00:00.000Z'.length);
+  }
+  const rest = instant - day * DAY;
+  const seconds = Math.floor(rest / 1000);
+  const [hour, minute, second] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  const ms = String(rest % 1000).padStart(3, '0');
+  return `${dayText}${TWO_DIGITS[hour]}:${TWO_DIGITS[minute]}:${TWO_DIGITS[second]}.${ms}Z`;
 }
 
 /**
@@ -57,4 +81,4 @@ function lengthOf(value) {
   return typeof value === 'number' && Number.isFinite(value) ? value : null;
 }
 
-module.exports = { LONGEST_TTL, showExpiry, ttlOf };
+module.exports = { LONGEST_TTL, isoOf, showExpiry, ttlOf };

@@ -8,9 +8,11 @@
  * Rule 2: no I/O and no clock. Times are milliseconds.
  */
 
-const { randomBytes } = require('node:crypto');
-const { pack, unpack } = require('./codec');
+const { makeChance } = require('./chance');
+const { unpack } = require('./codec');
 const { AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, Unavailable } = require('./errors');
+const { MAX_MESSAGE } = require('./frames');
+const { Packer, Utf8 } = require('./packer');
 
 /** @typedef {any[]} Answer `[seq, status, …]` */
 
@@ -58,13 +60,20 @@ const { AuthError, Conflict, Exists, Failed, InvalidRequest, Missing, Unavailabl
  * @property {string | null} reason
  */
 
-const MAX_MESSAGE = 16 * 1024 * 1024;
 /** Calls that a message may hold. */
 const MAX_CALLS = 10_000;
-const LONGEST_HEAD = 5;
-const LARGEST_PLAIN_INT = 0xffffffff;
+/** A message is closed when it has reached this size, so that one turn's calls do not wait for each other's bytes. */
+const MESSAGE_SIZE = 1024 * 1024;
+/** Of the array of that many calls. */
+const LONGEST_HEAD = 3;
 const READS = new Set(['get', 'list', 'count', 'watch']);
-const ABSENCE_IS_NULL = new Set(['get', 'touch']);
+/**
+ * By verb, the refusal that is an answer as good as any, and no error: null.
+ * @type {{ [verb: string]: string }}
+ */
+const NULL_MEANS = { get: 'missing', touch: 'missing', create: 'exists' };
+/** What a write is recognised by when it is repeated. */
+const newOp = makeChance(8);
 
 /**
  * One call: what goes on the wire but for its seq, how to read the answer, and what may be done when it is lost.
@@ -78,9 +87,10 @@ class Call {
    * @param {{ mayRepeat?: boolean }} [about]
    */
   constructor(parts, read, { mayRepeat = true } = {}) {
-    const last = parts.findLastIndex((part) => part !== null && part !== undefined);
-    // msgpackr has an extension type for undefined, which is none of the protocol's.
-    this.parts = parts.slice(0, last + 1).map((part) => part ?? null);
+    while ((parts.at(-1) ?? null) === null) {
+      parts.pop();
+    }
+    this.parts = parts;
     this.read = read;
     /** Whether it may be sent again although it may have been carried out ("Repeats" in the protocol). */
     this.mayRepeat = mayRepeat;
@@ -113,7 +123,7 @@ class Call {
         { outcomeUnknown: true },
       );
     }
-    if (status === 'missing' && ABSENCE_IS_NULL.has(verb)) {
+    if (status === NULL_MEANS[verb]) {
       return /** @type {any} */ (null);
     }
     throw errorOf(answer);
@@ -142,11 +152,10 @@ class Call {
 /**
  * @param {Buffer} key
  * @param {Content & About} content
- * @returns {Call<Written>}
+ * @returns {Call<Written | null>} null: a session lives there already
  */
 function create(key, { format = 'json', data, ttl, lifetime, user, meta, op = newOp() }) {
-  const about = [int(ttl), int(lifetime), known(user), meta, op];
-  return new Call(['create', key, format, Buffer.from(data), ...about], readWritten);
+  return new Call(['create', key, format, bytesOf(data), ttl, lifetime, known(user), meta, op], readWritten);
 }
 
 /**
@@ -155,7 +164,7 @@ function create(key, { format = 'json', data, ttl, lifetime, user, meta, op = ne
  * @returns {Call<Record | null>}
  */
 function get(key, { renew } = {}) {
-  return new Call(['get', key, renew === true ? true : int(renew)], readRecord);
+  return new Call(['get', key, renew], readRecord);
 }
 
 /**
@@ -165,9 +174,9 @@ function get(key, { renew } = {}) {
  */
 function set(key, { format = 'json', data, ttl, when, lifetime, user, meta, op = newOp() }) {
   const isByVersion = typeof when === 'number';
-  const about = [int(ttl), isByVersion ? int(when) : when, int(lifetime), known(user), meta, op];
+  const parts = ['set', key, format, bytesOf(data), ttl, when, lifetime, known(user), meta, op];
   // Between a lost answer and the repeat somebody else may have logged in or out; only a version would notice.
-  return new Call(['set', key, format, Buffer.from(data), ...about], readWritten, { mayRepeat: isByVersion });
+  return new Call(parts, readWritten, { mayRepeat: isByVersion });
 }
 
 /**
@@ -176,9 +185,9 @@ function set(key, { format = 'json', data, ttl, when, lifetime, user, meta, op =
  * @returns {Call<Written>}
  */
 function patch(key, { format = 'json', data, remove = [], ttl, user, meta, op = newOp() }) {
-  const entries = data === undefined ? null : Buffer.from(data);
+  const entries = data === undefined ? null : bytesOf(data);
   const names = remove.length > 0 ? remove.map(wellFormed) : null;
-  return new Call(['patch', key, format, entries, names, int(ttl), known(user), meta, op], readWritten);
+  return new Call(['patch', key, format, entries, names, ttl, known(user), meta, op], readWritten);
 }
 
 /**
@@ -187,7 +196,7 @@ function patch(key, { format = 'json', data, remove = [], ttl, user, meta, op = 
  * @returns {Call<Written | null>}
  */
 function touch(key, { ttl } = {}) {
-  return new Call(['touch', key, int(ttl)], readWritten);
+  return new Call(['touch', key, ttl], readWritten);
 }
 
 /**
@@ -246,37 +255,58 @@ function watch({ after } = {}) {
 
 // -- Messages --
 
-/**
- * The call as an element of a message.
- *
- * @param {number} seq
- * @param {Call<any>} call
- * @returns {Buffer}
- */
-function packCall(seq, call) {
-  const packed = pack([int(seq), ...call.parts]);
-  if (packed.length > MAX_MESSAGE - LONGEST_HEAD) {
-    throw new InvalidRequest('The session is too large for one message; keep less in it.', 'too_large');
-  }
-  return packed;
-}
+/** A message, made call by call; and then the next one. */
+class Message {
+  /** How many calls are in it. */
+  count = 0;
+  #packer = new Packer();
 
-/**
- * One message of these calls.
- *
- * @param {Buffer[]} packed
- * @returns {Buffer}
- */
-function joinCalls(packed) {
-  const count = packed.length;
-  let head = Buffer.from([0x90 | count]);
-  if (count > 0xffff) {
-    head = Buffer.from([0xdd, 0, 0, 0, 0]);
-    head.writeUInt32BE(count, 1);
-  } else if (count > 15) {
-    head = Buffer.from([0xdc, count >> 8, count & 0xff]);
+  /** Begins the next message. */
+  begin() {
+    this.count = 0;
+    this.#packer.clear();
+    this.#packer.at = LONGEST_HEAD;
   }
-  return Buffer.concat([head, ...packed]);
+
+  /**
+   * Takes the call in; false when it belongs in the next message. Throws InvalidRequest for a call that fits in none.
+   *
+   * @param {number} seq
+   * @param {Call<any>} call
+   * @returns {boolean}
+   */
+  add(seq, { parts }) {
+    if (this.count === MAX_CALLS) {
+      return false;
+    }
+    const packer = this.#packer;
+    const start = packer.at;
+    packer.array(parts.length + 1);
+    packer.value(seq);
+    for (const part of parts) {
+      packer.value(part);
+    }
+    const isTooLarge = packer.at - start > MAX_MESSAGE - LONGEST_HEAD;
+    if (isTooLarge || (this.count > 0 && packer.at - LONGEST_HEAD > MESSAGE_SIZE)) {
+      packer.at = start;
+      if (isTooLarge) {
+        throw new InvalidRequest('The session is too large for one message; keep less in it.', 'too_large');
+      }
+      return false;
+    }
+    this.count += 1;
+    return true;
+  }
+
+  /** The bytes of the message, which hold until the next one begins. */
+  end() {
+    const packer = this.#packer;
+    const end = packer.at;
+    const start = LONGEST_HEAD - (this.count <= 15 ? 1 : 3);
+    packer.at = start;
+    packer.array(this.count);
+    return packer.slice(start, end);
+  }
 }
 
 /**
@@ -332,7 +362,7 @@ function eventOf(push) {
   if (push[1] !== 'ended') {
     return null;
   }
-  const [id, kind, key, user, at, newKey, reason] = fields(push.slice(2), EVENT);
+  const [, , id, kind, key, user, at, newKey, reason] = fields(push, EVENT, 2);
   // Copied, or one key that somebody keeps would hold the memory of a whole message.
   return { id, kind, key: key && Buffer.from(key), user, at, newKey: newKey && Buffer.from(newKey), reason };
 }
@@ -348,13 +378,9 @@ function isStopping(answer) {
 
 // -- Arguments --
 
-/**
- * An integer as MessagePack has it. msgpackr writes a number beyond 32 bits as a float, which the daemon refuses.
- *
- * @param {number | null | undefined} value
- */
-function int(value) {
-  return typeof value === 'number' && value > LARGEST_PLAIN_INT ? BigInt(value) : (value ?? null);
+/** @param {Uint8Array | string} data */
+function bytesOf(data) {
+  return typeof data === 'string' ? new Utf8(data) : data;
 }
 
 /** @param {string | null | undefined} user the empty string takes the user away */
@@ -382,10 +408,6 @@ function wellFormed(text) {
   return text;
 }
 
-function newOp() {
-  return randomBytes(8);
-}
-
 // -- Answers --
 
 /** @param {any} value */
@@ -408,10 +430,11 @@ const WRITTEN = [isInt, isInt, isInt];
 /**
  * @param {any} values
  * @param {((value: any) => boolean)[]} shape
- * @returns {any[]}
+ * @param {number} [start] how many values come before those that the shape tells of
+ * @returns {any[]} all the values
  */
-function fields(values, shape) {
-  if (!Array.isArray(values) || !shape.every((is, at) => is(values[at]))) {
+function fields(values, shape, start = 0) {
+  if (!Array.isArray(values) || !shape.every((is, at) => is(values[start + at]))) {
     throw new Unavailable("The daemon's answer cannot be read: update this package or the daemon, whichever is older.");
   }
   return values;
@@ -422,7 +445,7 @@ function fields(values, shape) {
  * @returns {Record}
  */
 function readRecord(answer) {
-  const [version, expiresAt, ttl, format, data, createdAt, deadline, user, meta] = fields(answer.slice(2), RECORD);
+  const [, , version, expiresAt, ttl, format, data, createdAt, deadline, user, meta] = fields(answer, RECORD, 2);
   return { version, expiresAt, ttl, format, data, createdAt, deadline, user, meta };
 }
 
@@ -431,13 +454,13 @@ function readRecord(answer) {
  * @returns {Written}
  */
 function readWritten(answer) {
-  const [version, expiresAt, ttl] = fields(answer.slice(2), WRITTEN);
+  const [, , version, expiresAt, ttl] = fields(answer, WRITTEN, 2);
   return { version, expiresAt, ttl };
 }
 
 /** @param {Answer} answer */
 function readListing(answer) {
-  const [entries, cursor] = fields(answer.slice(2), LISTING);
+  const [, , entries, cursor] = fields(answer, LISTING, 2);
   return { entries: entries.map(readEntry), cursor };
 }
 
@@ -456,7 +479,7 @@ function readEntry(entry) {
  * @returns {number}
  */
 function readNumber(answer) {
-  return fields(answer.slice(2), [isInt])[0];
+  return fields(answer, [isInt], 2)[2];
 }
 
 /**
@@ -464,7 +487,7 @@ function readNumber(answer) {
  * @returns {string}
  */
 function readId(answer) {
-  return fields(answer.slice(2), [isText])[0];
+  return fields(answer, [isText], 2)[2];
 }
 
 function readNothing() {}
@@ -492,7 +515,7 @@ function errorOf([, status, ...rest]) {
 
 module.exports = {
   Call,
-  MAX_CALLS,
+  Message,
   count,
   create,
   destroy,
@@ -501,9 +524,7 @@ module.exports = {
   get,
   isPush,
   isStopping,
-  joinCalls,
   list,
-  packCall,
   patch,
   rotate,
   set,

@@ -8,11 +8,13 @@
  * each of them has changed what it has seen.
  */
 
+const { makeMarks } = require('./marks');
+
 /**
  * @typedef {object} Loaded
  * @property {Buffer} key
  * @property {string} text the data as JSON
- * @property {any} cookie what the data says of the cookie
+ * @property {any} [cookie] what the data says of the cookie; the text holds it too
  * @property {number} version
  * @property {number} renewedAt by the daemon's clock
  * @property {string | null} user
@@ -21,8 +23,8 @@
 const MARK = Symbol('sessiond.loaded');
 
 class Recall {
-  /** @type {WeakMap<object, Loaded | null>} */
-  #known = new WeakMap();
+  /** @type {ReturnType<typeof makeMarks<Loaded | null>>} */
+  #known = makeMarks();
 
   /**
    * Keeps in mind what was loaded or saved as this object.
@@ -81,12 +83,12 @@ class Recall {
    * @returns {Loaded | null}
    */
   find(session, key) {
-    if (this.#known.get(session) === null) {
+    const own = this.#known.get(session);
+    if (own === null) {
       return null;
     }
     /** @param {any} loaded */
     const fits = (loaded) => loaded?.key.equals(key);
-    const own = this.#known.get(session);
     if (fits(own)) {
       return own ?? null;
     }

@@ -7,10 +7,11 @@ const { Base } = require('./base');
 const { changesBetween, isSameCookie } = require('./changes');
 const { read, write } = require('./codec');
 const { Connection } = require('./connection');
-const { Exists, InvalidRequest, Missing } = require('./errors');
+const { InvalidRequest, Missing } = require('./errors');
 const { Events } = require('./events');
 const { showExpiry, ttlOf } = require('./expiry');
 const { keyName, keyOf } = require('./keys');
+const { makeMarks } = require('./marks');
 const { readOptions } = require('./options');
 const { ownerOf } = require('./owner');
 const protocol = require('./protocol');
@@ -46,8 +47,11 @@ class SessiondStore extends Base {
   #recall = new Recall();
   /** @type {Set<Events>} */
   #readers = new Set();
-  /** @type {WeakMap<object, Promise<void>>} the last save of a session object, which the next one waits for */
-  #turns = new WeakMap();
+  /**
+   * The last save of a session object, which the next one waits for.
+   * @type {ReturnType<typeof makeMarks<Promise<void>>>}
+   */
+  #turns = makeMarks();
 
   // -- what express-session asks for --
 
@@ -119,7 +123,7 @@ class SessiondStore extends Base {
    * @param {any} [callback]
    */
   length(callback) {
-    return settle(this.#ask(() => protocol.count()), callback);
+    return settle(this.#length(), callback);
   }
 
   /**
@@ -128,8 +132,7 @@ class SessiondStore extends Base {
    * @param {any} [callback]
    */
   clear(callback) {
-    const clearing = this.#ask(() => protocol.destroyAll({ everyone: true })).then(() => {});
-    return settle(clearing, callback);
+    return settle(this.#clear(), callback);
   }
 
   /**
@@ -213,7 +216,7 @@ class SessiondStore extends Base {
   /** @param {Sid} sid */
   async #get(sid) {
     const key = keyOf(sid);
-    const record = await this.#ask(() => protocol.get(key));
+    const record = await this.#ask(protocol.get(key));
     return record && this.#load(key, record);
   }
 
@@ -222,11 +225,9 @@ class SessiondStore extends Base {
    * @param {import('./protocol').Record} record
    */
   #load(key, record) {
-    const data = read(record.format, record.data);
+    const { data, text } = read(record.format, record.data);
     const { version, user } = record;
     const cookie = isObject(data.cookie) ? { ...data.cookie } : data.cookie;
-    // As it will be compared: what MessagePack can say and JSON cannot is the same on both sides.
-    const text = record.format === 'json' ? record.data.toString() : JSON.stringify(data);
     showExpiry(data, record.expiresAt);
     this.#recall.handOut(data, { key, text, cookie, version, user, renewedAt: record.expiresAt - record.ttl });
     return data;
@@ -241,7 +242,8 @@ class SessiondStore extends Base {
     const text = write(session);
     const ttl = this.#ttlOf(session);
     if (isOver(ttl)) {
-      return this.#ask(() => protocol.destroy(key));
+      await this.#ask(protocol.destroy(key));
+      return;
     }
     const owner = ownerOf(this.#options.user, session);
     // A second save of the same object must know what the first one did: else it would take it for somebody else's.
@@ -249,7 +251,7 @@ class SessiondStore extends Base {
     const save = () => this.#save(key, session, text, ttl, owner);
     const turn = before ? before.then(save, save) : save();
     this.#turns.set(session, turn);
-    return turn;
+    await turn;
   }
 
   /**
@@ -291,14 +293,8 @@ class SessiondStore extends Base {
    * @param {string | null} user
    */
   async #create(key, text, ttl, user) {
-    try {
-      return await this.#ask(() => protocol.create(key, { data: text, ttl, user }));
-    } catch (error) {
-      if (!(error instanceof Exists)) {
-        throw error;
-      }
-      return this.#ask(() => protocol.set(key, { data: text, when: 'alive', ttl, user }));
-    }
+    const created = await this.#ask(protocol.create(key, { data: text, ttl, user }));
+    return created ?? this.#ask(protocol.set(key, { data: text, when: 'alive', ttl, user }));
   }
 
   /**
@@ -317,14 +313,14 @@ class SessiondStore extends Base {
     const user = this.#newUser(loaded, owner);
     const { concurrency } = this.#options;
     if (changes === null && user === null) {
-      return this.#ask(() => protocol.touch(key, { ttl }));
+      return this.#ask(protocol.touch(key, { ttl }));
     }
     if (concurrency === 'merge') {
       const remove = changes?.remove.filter((name) => !isShadowed(session, name));
-      return this.#ask(() => protocol.patch(key, { data: changes?.text, remove, ttl, user }));
+      return this.#ask(protocol.patch(key, { data: changes?.text, remove, ttl, user }));
     }
     const when = concurrency === 'reject' ? loaded.version : 'alive';
-    return this.#ask(() => protocol.set(key, { data: text, when, ttl, user }));
+    return this.#ask(protocol.set(key, { data: text, when, ttl, user }));
   }
 
   /**
@@ -350,16 +346,17 @@ class SessiondStore extends Base {
     const key = keyOf(sid);
     const ttl = this.#ttlOf(session);
     if (isOver(ttl)) {
-      return this.#ask(() => protocol.destroy(key));
+      await this.#ask(protocol.destroy(key));
+      return;
     }
     const loaded = isObject(session) ? this.#recall.find(session, key) : null;
     const cookie = loaded && JSON.stringify(session.cookie);
-    if (loaded && cookie && !isSameCookie(loaded.cookie, JSON.parse(cookie))) {
+    if (loaded && cookie && !isSameCookie(cookieOf(loaded), JSON.parse(cookie))) {
       // express-session sees no change in a new maxAge, and would forget it with this request.
       const data = `{"cookie":${cookie}}`;
-      await this.#ask(() => protocol.patch(key, { data, ttl })).catch(allowMissing);
+      await this.#ask(protocol.patch(key, { data, ttl })).catch(allowMissing);
     } else if (!loaded || !this.#isFresh(loaded)) {
-      await this.#ask(() => protocol.touch(key, { ttl }));
+      await this.#ask(protocol.touch(key, { ttl }));
     }
   }
 
@@ -371,8 +368,7 @@ class SessiondStore extends Base {
 
   /** @param {Sid} sid */
   async #destroy(sid) {
-    const key = keyOf(sid);
-    return this.#ask(() => protocol.destroy(key));
+    await this.#ask(protocol.destroy(keyOf(sid)));
   }
 
   /** @param {any} req */
@@ -384,6 +380,14 @@ class SessiondStore extends Base {
       this.generate(req);
       this.#recall.isNew(req.session);
     }
+  }
+
+  async #length() {
+    return this.#ask(protocol.count());
+  }
+
+  async #clear() {
+    await this.#ask(protocol.destroyAll({ everyone: true }));
   }
 
   async #all() {
@@ -412,11 +416,11 @@ class SessiondStore extends Base {
   async #list({ user } = {}) {
     /** @type {import('./protocol').Entry[]} */
     const found = [];
-    let page = await this.#ask(() => protocol.list({ user: userName(user), limit: PAGE }));
+    let page = await this.#ask(protocol.list({ user: userName(user), limit: PAGE }));
     found.push(...page.entries);
     while (page.cursor !== null) {
       const { cursor } = page;
-      page = await this.#ask(() => protocol.list({ user: userName(user), cursor, limit: PAGE }));
+      page = await this.#ask(protocol.list({ user: userName(user), cursor, limit: PAGE }));
       found.push(...page.entries);
     }
     return found;
@@ -429,7 +433,7 @@ class SessiondStore extends Base {
       throw new InvalidRequest('destroyAll takes a user; clear() ends the sessions of everybody.', 'bad_user');
     }
     const exceptKey = except === undefined ? null : keyOf(except);
-    return this.#ask(() => protocol.destroyAll({ user: name, exceptKey }));
+    return this.#ask(protocol.destroyAll({ user: name, exceptKey }));
   }
 
   /**
@@ -449,7 +453,7 @@ class SessiondStore extends Base {
     const fresh = this.#generateBeside(req);
     const newKey = keyOf(fresh.sessionID);
     if (loaded) {
-      await this.#ask(() => protocol.rotate(key, newKey, { grace: Math.round(grace) }));
+      await this.#ask(protocol.rotate(key, newKey, { grace: Math.round(grace) }));
       this.#recall.remember(fresh.session, { ...loaded, key: newKey });
     }
     // Now, and not before the answer: the request may have changed its session while it waited.
@@ -480,17 +484,18 @@ class SessiondStore extends Base {
   }
 
   /**
-   * Asks the daemon. The call is made here, so that what is wrong with its arguments is told like everything else.
+   * Asks the daemon. Throws at once when the call cannot be sent, as do `protocol` and `keyOf` for wrong arguments:
+   * whoever asks is async, so that all of it is told in the same way.
    *
    * @template T
-   * @param {() => import('./protocol').Call<T>} makeCall
+   * @param {import('./protocol').Call<T>} call
    * @returns {Promise<T>}
    */
-  async #ask(makeCall) {
+  #ask(call) {
     if (this.#options.fault !== null) {
       throw new InvalidRequest(this.#options.fault.message, this.#options.fault.code);
     }
-    return this.#connection.ask(makeCall());
+    return this.#connection.ask(call);
   }
 
   /**
@@ -512,7 +517,16 @@ class SessiondStore extends Base {
  * @returns {Loaded}
  */
 function remembered(key, text, { version, expiresAt, ttl }, user) {
-  return { key, text, cookie: JSON.parse(text).cookie, version, user, renewedAt: expiresAt - ttl };
+  return { key, text, version, user, renewedAt: expiresAt - ttl };
+}
+
+/**
+ * What a session said of its cookie. After a save it is seldom asked for, and waits in the text until then.
+ *
+ * @param {Loaded} loaded
+ */
+function cookieOf(loaded) {
+  return 'cookie' in loaded ? loaded.cookie : JSON.parse(loaded.text).cookie;
 }
 
 /**

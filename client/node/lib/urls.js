@@ -13,7 +13,9 @@ const DEFAULT_PORT = '7377';
  *
  * @typedef {object} Address
  * @property {string} url as shown in errors; never holds a secret
- * @property {string} stream the WebSocket address
+ * @property {{ host: string, port: number } | { path: string }} where
+ * @property {string} authority the host, and the port, as a request names them
+ * @property {boolean} isSecure whether TLS is spoken
  */
 
 /**
@@ -42,11 +44,10 @@ function parse(url) {
   }
   if (url.startsWith('unix://')) {
     const path = url.slice('unix://'.length);
-    // ws takes what follows a colon for the path of the request.
-    if (!path.startsWith('/') || path.endsWith('/') || /[:?#%]/.test(path)) {
-      throw wrong('A unix address names the socket by its absolute path, without any of : ? # %');
+    if (!path.startsWith('/') || path.endsWith('/')) {
+      throw wrong('A unix address names the socket by its absolute path');
     }
-    return { url, stream: `ws+unix://${path}:/v1/stream` };
+    return { url, where: { path }, authority: 'localhost', isSecure: false };
   }
   if (!/^https?:\/\//.test(url)) {
     throw wrong('An address begins with http://, https:// or unix://');
@@ -65,8 +66,8 @@ function parse(url) {
   if (Number(number) === 0) {
     throw wrong('A port is a number from 1 to 65535');
   }
-  const scheme = protocol === 'https:' ? 'wss' : 'ws';
-  return { url: origin ?? url, stream: `${scheme}://${hostname}:${Number(number)}/v1/stream` };
+  const where = { host: hostname.replace(/^\[|\]$/g, ''), port: Number(number) };
+  return { url: origin ?? url, where, authority: `${hostname}:${where.port}`, isSecure: protocol === 'https:' };
 }
 
 /** @param {string} url */

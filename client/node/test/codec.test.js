@@ -2,7 +2,8 @@
 
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
-const { pack, read, write } = require('../lib/codec');
+const { read, write } = require('../lib/codec');
+const { pack } = require('./support/peers');
 
 test('a session is written as JSON.stringify writes it', () => {
   const session = { at: new Date(0), name: 'zoë 😀 \\ud83d "', gone: undefined };
@@ -17,8 +18,17 @@ test('half an emoji becomes the replacement character, and a text that looks lik
 });
 
 test('data is read in its own format', () => {
-  assert.deepEqual(read('json', Buffer.from('{"a":"😀"}')), { a: '😀' });
-  assert.deepEqual(read('msgpack', pack({ a: '😀' })), { a: '😀' });
+  const expected = { data: { a: '😀' }, text: '{"a":"😀"}' };
+
+  assert.deepEqual(read('json', Buffer.from(expected.text)), expected);
+  assert.deepEqual(read('msgpack', pack(expected.data)), expected);
+});
+
+test('the text of data leaves out what JSON cannot say', () => {
+  const { data, text } = read('msgpack', pack({ a: undefined, at: new Date(0) }));
+
+  assert.deepEqual([Object.keys(data), data.at], [['a', 'at'], new Date(0)]);
+  assert.equal(text, '{"at":"1970-01-01T00:00:00.000Z"}');
 });
 
 test('data that cannot be read is a fault of the session, not a missing one', () => {

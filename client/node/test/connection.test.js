@@ -7,9 +7,8 @@ const path = require('node:path');
 const { after, afterEach, before, describe, test } = require('node:test');
 const { promisify } = require('node:util');
 const { AuthError, ConnectFailed, DeadlineExceeded, SessiondStore, Unavailable, keyOf } = require('..');
-const { pack } = require('../lib/codec');
 const { Daemon, cannotRun } = require('./support/daemon');
-const { answering, nobody, proxy, welcoming } = require('./support/peers');
+const { answering, nobody, pack, proxy, welcoming } = require('./support/peers');
 
 const INDEX = JSON.stringify(path.resolve(__dirname, '..'));
 const PATIENT = 20_000;

@@ -2,7 +2,7 @@
 
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
-const { LONGEST_TTL, showExpiry, ttlOf } = require('../lib/expiry');
+const { LONGEST_TTL, isoOf, showExpiry, ttlOf } = require('../lib/expiry');
 
 const NOW = 1_800_000_000_000;
 const ttl = (cookie, fallback = null) => ttlOf({ cookie }, NOW, fallback);
@@ -45,4 +45,14 @@ test('the cookie shows the instant in the way in which it showed it before', () 
   assert.equal(shown({ expires: 'never' }), 'never');
   assert.equal(shown({}), undefined);
   assert.equal(shown(undefined), undefined);
+});
+
+test('an instant is written as Date writes it, on whatever day', () => {
+  const hour = 60 * 60 * 1000;
+  const days = [0, 1, -1, 19_000, 20_512, 11_016, 2_932_896, 2_932_897].map((day) => day * 24 * hour);
+  const times = [0, 1, 99, 100, 999, 1000, 59_999, 60_000, hour - 1, hour, 13 * hour + 7 * 60_000 + 9_012, 24 * hour - 1];
+
+  for (const instant of days.flatMap((day) => times.map((time) => day + time))) {
+    assert.equal(isoOf(instant), new Date(instant).toISOString());
+  }
 });

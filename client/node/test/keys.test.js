@@ -4,12 +4,19 @@ const assert = require('node:assert/strict');
 const { createHash } = require('node:crypto');
 const { test } = require('node:test');
 const { keyFromName, keyName, keyOf } = require('..');
+const { makeSha256 } = require('../lib/keys');
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest();
 
 test('a key is the SHA-256 of the sid as UTF-8', () => {
   for (const sid of ['a', 'sess:%2F/..\u0000 ', 'zoë 😀', 'x'.repeat(5000)]) {
     assert.deepEqual(keyOf(sid), sha256(Buffer.from(sid)));
+  }
+});
+
+test('a Node without crypto.hash has the same keys', () => {
+  for (const data of ['a', 'zoë 😀', Buffer.from('61eda080', 'hex')]) {
+    assert.deepEqual(makeSha256(undefined)(data), sha256(data));
   }
 });
 

@@ -4,9 +4,9 @@ const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { after, before, describe, mock, test } = require('node:test');
 const { promisify } = require('node:util');
-const { pack } = require('../lib/codec');
 const { Conflict, InvalidRequest, SessiondStore, keyName, keyOf } = require('..');
 const { Daemon, cannotRun } = require('./support/daemon');
+const { pack } = require('./support/peers');
 
 const HOUR = 60 * 60 * 1000;
 let count = 0;

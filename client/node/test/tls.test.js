@@ -93,6 +93,26 @@ describe('over https', { skip: cannotCertify() }, () => {
     assert.match(await refusal(await start('--tls-cert', file('misnamed')), { ca: pem('ca') }), /does not match/);
   });
 
+  test('a token is not told to a daemon that nobody vouches for', async () => {
+    const told = [];
+    const server = tls.createServer({ cert: pem('good'), key: pem('good') }, (socket) => {
+      socket.on('error', () => {});
+      socket.on('data', (chunk) => told.push(chunk));
+    });
+    server.on('tlsClientError', () => {});
+    server.listen(0, '127.0.0.1');
+    closing.push(() => server.close());
+    await once(server, 'listening');
+    const url = `https://127.0.0.1:${server.address().port}`;
+    const store = new SessiondStore({ url, token: 'secret', tls: { ca: pem('other') }, deadline: 300 });
+
+    await assert.rejects(store.get('sid'), ConnectFailed);
+    assert.deepEqual(told, []);
+
+    await assert.rejects(new SessiondStore({ url, token: 'secret', tls: { ca: pem('ca') }, deadline: 300 }).get('sid'), ConnectFailed);
+    assert.match(Buffer.concat(told).toString(), /Bearer secret/);
+  });
+
   test('a client that nobody vouches for is told so', async () => {
     const url = await start('--tls-cert', file('good'), '--tls-client-ca', file('ca'));
 

@@ -4,24 +4,28 @@ const assert = require('node:assert/strict');
 const { test } = require('node:test');
 const { parseUrls } = require('../lib/urls');
 
-const streams = (urls) => parseUrls(urls).map(({ stream }) => stream);
+/** Where each address leads, in one line. */
+const places = (urls) =>
+  parseUrls(urls).map(({ where: { host, port, path }, authority, isSecure }) =>
+    [isSecure ? 'tls' : 'plain', path ?? `${host} ${port}`, authority].join(' '),
+  );
 
 test('an address is host and port, over http, https or a unix socket', () => {
-  assert.deepEqual(streams('http://10.0.0.7:80/'), ['ws://10.0.0.7:80/v1/stream']);
-  assert.deepEqual(streams('https://sessions.example:443'), ['wss://sessions.example:443/v1/stream']);
-  assert.deepEqual(streams('http://[::1]:7400'), ['ws://[::1]:7400/v1/stream']);
-  assert.deepEqual(streams('unix:///run/s.sock'), ['ws+unix:///run/s.sock:/v1/stream']);
+  assert.deepEqual(places('http://10.0.0.7:80/'), ['plain 10.0.0.7 80 10.0.0.7:80']);
+  assert.deepEqual(places('https://sessions.example:443'), ['tls sessions.example 443 sessions.example:443']);
+  assert.deepEqual(places('http://[::1]:7400'), ['plain ::1 7400 [::1]:7400']);
+  assert.deepEqual(places('unix:///run/a:b?#%/s.sock'), ['plain /run/a:b?#%/s.sock localhost']);
 });
 
 test('without a port it is 7377', () => {
-  assert.deepEqual(streams('https://host'), ['wss://host:7377/v1/stream']);
+  assert.deepEqual(places('https://host'), ['tls host 7377 host:7377']);
 });
 
 test('several addresses stand in an array or between commas', () => {
-  const two = ['ws://a:1/v1/stream', 'ws://b:2/v1/stream'];
+  const two = ['plain a 1 a:1', 'plain b 2 b:2'];
 
-  assert.deepEqual(streams('http://a:1, http://b:2'), two);
-  assert.deepEqual(streams(['http://a:1', 'http://b:2']), two);
+  assert.deepEqual(places('http://a:1, http://b:2'), two);
+  assert.deepEqual(places(['http://a:1', 'http://b:2']), two);
 });
 
 test('nothing means SESSIOND_URL, and without that this machine', (t) => {
@@ -29,9 +33,9 @@ test('nothing means SESSIOND_URL, and without that this machine', (t) => {
   t.after(() => (before === undefined ? delete process.env.SESSIOND_URL : (process.env.SESSIOND_URL = before)));
 
   process.env.SESSIOND_URL = 'http://a:1';
-  assert.deepEqual(streams(undefined), ['ws://a:1/v1/stream']);
+  assert.deepEqual(places(undefined), ['plain a 1 a:1']);
   delete process.env.SESSIOND_URL;
-  assert.deepEqual(streams(undefined), ['ws://127.0.0.1:7377/v1/stream']);
+  assert.deepEqual(places(undefined), ['plain 127.0.0.1 7377 127.0.0.1:7377']);
 });
 
 for (const url of [

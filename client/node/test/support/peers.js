@@ -5,9 +5,13 @@
 const { once } = require('node:events');
 const net = require('node:net');
 const { WebSocketServer, WebSocket } = require('ws');
-const { Unpackr } = require('msgpackr');
+const { Packr, Unpackr } = require('msgpackr');
 
+const packr = new Packr({ useRecords: false, variableMapSize: true });
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: 'number' });
+
+/** A value as MessagePack, as another program would write it. */
+const pack = (value) => packr.pack(value);
 
 /** A TCP server that answers every connection's first bytes with these, and then says nothing. */
 async function answering(reply) {
@@ -81,4 +85,4 @@ async function proxy(url) {
   return Object.assign(passed, peer);
 }
 
-module.exports = { answering, nobody, proxy, welcoming };
+module.exports = { answering, nobody, pack, proxy, welcoming };
