@@ -27,6 +27,7 @@ import msgpack
 
 TTL = 14 * 86400
 FILL_AT_ONCE = 1000
+FILL_BATCHES = 4
 SAMPLE = 10_000
 
 
@@ -130,12 +131,17 @@ def open_blocking(store: str, url: str, callers: int) -> tuple[Read, Write, Call
 
 
 async def fill(store: str, url: str, numbers: range, ttl: float) -> None:
-    """Writes all these sessions, FILL_AT_ONCE at a time; tells how far it is if they are many."""
+    """Writes all these sessions, in batches of which some are under way; tells how far it is if they are many."""
     write_all, close = await open_fill(store, url, ttl)
-    for start in range(0, len(numbers), FILL_AT_ONCE):
-        await write_all([(sid_of(number), session(number)) for number in numbers[start : start + FILL_AT_ONCE]])
-        if start and start % 500_000 == 0:
-            print(f"{start:,} of {len(numbers):,} sessions written", file=sys.stderr, flush=True)
+    batches = iter(range(0, len(numbers), FILL_AT_ONCE))
+
+    async def work() -> None:
+        for start in batches:
+            await write_all([(sid_of(number), session(number)) for number in numbers[start : start + FILL_AT_ONCE]])
+            if start and start % 250_000 == 0:
+                print(f"{start:,} of {len(numbers):,} sessions written", file=sys.stderr, flush=True)
+
+    await asyncio.gather(*(work() for _ in range(FILL_BATCHES)))
     await close()
 
 

@@ -47,4 +47,4 @@ def wrk(url: str, connections: int, seconds: int, cookies: Path | None = None) -
     [figures] = run(command)
     if figures["errors"]:
         raise RuntimeError(f"{figures['errors']:.0f} of {figures['calls']:.0f} requests to {url} failed")
-    return figures
+    return {"requests": figures["rate"], **figures}

@@ -112,7 +112,7 @@ def ratios(lines: list[Line], results: Results) -> str:
 
 def figures(lines: list[Line], results: Results) -> str:
     """A row for each store of a line that was under load: medians over the rounds."""
-    rows: list[tuple[str, ...]] = [("", "store", "calls/s", "p50, µs", "p99, µs")]
+    rows: list[tuple[str, ...]] = [("", "store", "calls or requests/s", "p50, µs", "p99, µs")]
     for line in lines:
         for store in line.stores:
             rounds = [each[store] for each in results[line.name]]

@@ -6,8 +6,6 @@ state of. All answer at a URL.
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import importlib.util
 import itertools
 import json
@@ -54,14 +52,6 @@ class Store:
     file: Path | None = None
     is_filled_by_node: bool = False
     ensure: Callable[[], None] = lambda: None
-
-    def visit(self) -> int:
-        """The first of an app's visitors comes once more; how many times he has been there."""
-        assert self.cookies is not None
-        with self.cookies.open() as cookies:
-            asked = urllib.request.Request(self.url, headers={"Cookie": cookies.readline().strip()})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            return int(answer.read())
 
 
 @dataclass(frozen=True)
@@ -208,9 +198,9 @@ def cold(of: str) -> Callable[[House, Path], AbstractContextManager[Store]]:
         with servers.sessiond(file, "--cache", "64KiB") as (url, process):
 
             def ensure() -> None:
-                hits, misses = metric(url, "sessiond_cache_hits_total"), metric(url, "sessiond_cache_misses_total")
-                if hits > misses / 5:
-                    raise RuntimeError(f"{hits:,.0f} of {hits + misses:,.0f} gets were answered by the cache")
+                gets, misses = metric(url, "sessiond_calls_total"), metric(url, "sessiond_cache_misses_total")
+                if misses < 0.8 * gets:
+                    raise RuntimeError(f"only {misses:,.0f} of {gets:,.0f} gets were answered from the file")
 
             yield Store(url, process, origin.sessions, file=file, ensure=ensure)
 
@@ -308,23 +298,24 @@ def request(url: str, method: str = "GET", body: bytes | None = None, content_ty
 
 @contextmanager
 def site(command: list[str], port: int, folder: Path, environment: Mapping[str, str]) -> Iterator[Store]:
-    """An app that listens, with its visitors' cookies, warmed up."""
+    """An app that listens, with its visitors' cookies, warmed up. Raises RuntimeError when it does not count visits."""
     url = f"http://127.0.0.1:{port}/"
     with servers.Process(command, folder, servers.answers(url), environment) as process:
+        visitors = [visit(url)[0] for _ in range(VISITORS)]
         cookies = folder / "cookies"
-        cookies.write_text("".join(f"{visitor(port)}\n" for _ in range(VISITORS)))
+        cookies.write_text("".join(f"{visitor}\n" for visitor in visitors))
         loads.wrk(url, 16, 1, cookies)
+        # Once without a cookie, from wrk, and now; a visit that wrk has cut off may take a count with it.
+        if max(visit(url, visitor)[1] for visitor in visitors[:16]) < 3:
+            raise RuntimeError(f"{' '.join(command)} does not count the visits of a session")
         yield Store(url, process, VISITORS, cookies)
 
 
-def visitor(port: int) -> str:
-    """The cookie that the app gives to somebody who comes without one."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    with contextlib.closing(connection):
-        connection.request("GET", "/")
-        answer = connection.getresponse()
-        answer.read()
-        return answer.headers["Set-Cookie"].partition(";")[0]
+def visit(url: str, cookie: str = "") -> tuple[str, int]:
+    """The cookie that the app gives to somebody who comes without one, and how many times the visitor has been there."""
+    asked = urllib.request.Request(url, headers={"Cookie": cookie} if cookie else {})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return (answer.headers["Set-Cookie"] or "").partition(";")[0], int(answer.read())
 
 
 def express(kind: str, on: str | None) -> Callable[[House, Path], AbstractContextManager[Store]]:
@@ -358,10 +349,11 @@ def gunicorn(app: str, kind: str, on: str) -> Callable[[House, Path], AbstractCo
 
 @contextmanager
 def rest(house: House, folder: Path) -> Iterator[Store]:
-    """One session of sessiond, over REST."""
+    """One session of sessiond, 300 bytes of JSON, over REST."""
     daemon = house["sessiond"]
     url = f"{daemon.url}/v1/sessions/~{'A' * 43}"
-    request(url, "PUT", json.dumps(load.session(1)).encode(), "application/json")
+    body = json.dumps(load.session(1), separators=(",", ":")).encode()
+    request(url, "PUT", body, "application/json")
     yield Store(url, daemon.process, 1)
 
 
