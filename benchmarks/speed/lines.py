@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ FIGURES = {
     "memory": "MB",
     "start": "ms",
 }
+
+NODE = ("node", "npm")
 
 Measure = Callable[[House, str, float], Figures]  # given the name of a store, and the seconds that it may take
 
@@ -124,7 +127,8 @@ def pinned(store: Store, pins: Any, command: list[str], processes: int = 1) -> l
 
 def pin_server(store: Store, cpus: set[int] | None) -> None:
     for task in Path(f"/proc/{store.process.pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), cpus or set(CPUS))
+        with suppress(ProcessLookupError):  # a thread that has ended meanwhile
+            os.sched_setaffinity(int(task.name), cpus or set(CPUS))
 
 
 def web(connections: int) -> Measure:
@@ -158,33 +162,30 @@ def _less(peer: str, figure: str, target: float, ours: str = "sessiond") -> Aim:
     return Aim(peer, figure, "less", target, ours)
 
 
+def _one_caller(kind: str, measure: Callable[[Any], Measure], figure: str, target: float, *needs: str) -> list[Line]:
+    aims = (_less("redis", figure, target),)
+    return [
+        Line(f"{kind}, 1 caller, one core", measure(ONE_CORE), aims, needs),
+        Line(f"{kind}, 1 caller, a core each", measure(TWO_CORES), aims, needs),
+    ]
+
+
 def _callers() -> list[Line]:
     """sessiond and Redis, asked by a client process."""
-    lines = []
-    for where, pins in (("one core", ONE_CORE), ("a core each", TWO_CORES)):
-        aims = (_less("redis", "read_p50", 0.9),)
-        lines.append(Line(f"asyncio, 1 caller, {where}", python("asyncio", 1, pins=pins), aims))
-    lines += [
+    writes = python("asyncio", 64, "--writes", "1")
+    return [
+        *_one_caller("asyncio", lambda pins: python("asyncio", 1, pins=pins), "read_p50", 0.9),
         Line("asyncio, 16 callers", python("asyncio", 16), (_more("redis", 2.0),)),
         Line("asyncio, 64 callers", python("asyncio", 64), (_more("redis", 5.0), _less("redis", "p99", 1.0))),
         Line("asyncio, 256 callers", python("asyncio", 256), (_more("redis", 10.0),)),
         Line("asyncio, 2 processes of 64", python("asyncio", 64, processes=2), (_more("redis", 5.0),)),
-        Line(
-            "asyncio, 64 callers, writes only, all on disk",
-            python("asyncio", 64, "--writes", "1"),
-            (_more("redis-always", 1.5),),
-        ),
+        Line("asyncio, 64 callers, writes only, all on disk", writes, (_more("redis-always", 1.5),)),
+        *_one_caller("blocking", lambda pins: python("blocking", 1, pins=pins), "read_p50", 0.9),
+        Line("blocking, 8 threads", python("blocking", 8), (_more("redis", 1.5),)),
+        *_one_caller("Node", lambda pins: node(1, pins), "p50", 1.1, *NODE),
+        Line("Node, 64 callers", node(64), (_more("redis", 1.0),), NODE),
+        Line("Node, 256 callers", node(256), (_more("redis", 1.0),), NODE),
     ]
-    for where, pins in (("one core", ONE_CORE), ("a core each", TWO_CORES)):
-        aims = (_less("redis", "read_p50", 0.9),)
-        lines.append(Line(f"blocking, 1 caller, {where}", python("blocking", 1, pins=pins), aims))
-    lines.append(Line("blocking, 8 threads", python("blocking", 8), (_more("redis", 1.5),)))
-    for where, pins in (("one core", ONE_CORE), ("a core each", TWO_CORES)):
-        aims = (_less("redis", "p50", 1.1),)
-        lines.append(Line(f"Node, 1 caller, {where}", node(1, pins=pins), aims, needs=("node", "npm")))
-    for callers in (64, 256):
-        lines.append(Line(f"Node, {callers} callers", node(callers), (_more("redis", 1.0),), needs=("node", "npm")))
-    return lines
 
 
 def _web() -> list[Line]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from benchmarks.speed.stores import HERE, STORES, House, all_of, missing
 
 QUICK_SECONDS, SECONDS = 0.5, 2.0
 QUICK_ROUNDS, ROUNDS = 3, 5
+LONG_BYTES = 10_000_000_000  # that the long lines may need on disk
 
 
 def main() -> None:
@@ -63,11 +65,13 @@ def choose(word: str, quick: bool) -> list[Line]:
         if word not in line.name or (quick and line.is_long):
             continue
         lacks = next(filter(None, map(lack, line.needs)), None)
+        if line.is_long and shutil.disk_usage(tempfile.gettempdir()).free < LONG_BYTES:
+            lacks = f"there are no {LONG_BYTES / 1e9:.0f} GB free in {tempfile.gettempdir()}"
         aims = []
         for aim in line.aims:
             reason = lacks or missing(aim.ours) or missing(aim.peer)
             if reason:
-                say(f"left out, for {reason}: {line.name}, beside {aim.peer}")
+                say(f"left out, for {reason}: {line.name}, {aim.ours} beside {aim.peer}")
             else:
                 aims.append(aim)
         if aims:
