@@ -394,7 +394,7 @@ STORES = {
     "connect-sessiond": Spec(express("connect-sessiond", "sessiond"), "its defaults", ("sessiond",), NODE),
     "connect-redis": Spec(express("connect-redis", "redis"), "its defaults, on redis", ("redis",), NODE),
     "express-mysql-session": Spec(
-        express("express-mysql-session", "mariadb"), "ten connections instead of one, on mariadb", ("mariadb",), NODE
+        express("express-mysql-session", "mariadb"), "its defaults, ten connections, on mariadb", ("mariadb",), NODE
     ),
     "session-file-store": Spec(
         express("session-file-store", None), "its defaults without its log; files without fsync", (), NODE

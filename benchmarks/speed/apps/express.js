@@ -18,8 +18,7 @@ const stores = {
   async 'express-mysql-session'(url) {
     const MySQLStore = require('express-mysql-session')(session);
     const { hostname: host, port, username: user, password, pathname } = new URL(url);
-    // Its own default is one connection, which asks for one session after the other.
-    const store = new MySQLStore({ host, port, user, password, database: pathname.slice(1), connectionLimit: 10 });
+    const store = new MySQLStore({ host, port, user, password, database: pathname.slice(1) });
     await store.onReady();
     return store;
   },
