@@ -5,7 +5,7 @@
 
 STORE is sessiond or redis. KIND is asyncio, or blocking: CALLERS threads of one client. A session is a dict of some 260
 bytes of MessagePack, which both stores write and read as that, so that neither pays for another codec.
-The clock runs after a warm-up of a fifth of SECONDS.
+The clock runs when all callers are connected, after a warm-up of a fifth of SECONDS.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import threading
 import time
 from array import array
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgpack
@@ -29,6 +30,7 @@ TTL = 14 * 86400
 FILL_AT_ONCE = 1000
 FILL_BATCHES = 4
 SAMPLE = 10_000
+CONNECT_TIMEOUT = 60.0
 
 
 def session(number: int) -> dict[str, Any]:
@@ -173,6 +175,9 @@ async def open_fill(
 async def run_async(arguments: argparse.Namespace) -> list[Tally]:
     read, write, close = await open_async(arguments.store, arguments.url, arguments.callers)
     sids, sessions = sample(arguments.keys)
+    await asyncio.gather(
+        *(read(sids[0]) for _ in range(arguments.callers))
+    )  # opens as many connections as there will be
     begin = time.perf_counter() + arguments.seconds / 5
     tallies = [Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers)]
 
@@ -203,10 +208,18 @@ async def run_async(arguments: argparse.Namespace) -> list[Tally]:
 def run_blocking(arguments: argparse.Namespace) -> list[Tally]:
     read, write, close = open_blocking(arguments.store, arguments.url, arguments.callers)
     sids, sessions = sample(arguments.keys)
-    begin = time.perf_counter() + arguments.seconds / 5
-    tallies = [Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers)]
+    tallies: list[Tally] = []
 
-    def call(number: int, tally: Tally) -> None:
+    def start_clock() -> None:
+        begin = time.perf_counter() + arguments.seconds / 5
+        tallies.extend(Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers))
+
+    connected = threading.Barrier(arguments.callers, start_clock)
+
+    def call(number: int) -> None:
+        read(sids[0])  # opens the connection of this thread
+        connected.wait(CONNECT_TIMEOUT)
+        tally = tallies[number]
         chance = random.Random(number)
         now = time.perf_counter_ns
         ahead = 0.0
@@ -226,13 +239,10 @@ def run_blocking(arguments: argparse.Namespace) -> list[Tally]:
                 (tally.writes if writes else tally.reads).append(ended - started)
 
     if arguments.callers == 1:
-        call(0, tallies[0])
+        call(0)
     else:
-        threads = [threading.Thread(target=call, args=(number, tally)) for number, tally in enumerate(tallies)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(arguments.callers) as pool:
+            list(pool.map(call, range(arguments.callers)))
     close()
     return tallies
 
