@@ -1,7 +1,7 @@
 # make run    start the daemon on 127.0.0.1:7377 with ./data/sessions.db
 # make test   lint, types and all tests
 # make express  what each Express session store loses, measured
-# make bench  sessiond beside Redis, as a web process sees them; QUICK=1: in three minutes
+# make bench  sessiond beside Redis and other stores, as web apps see them; QUICK=1: in three minutes
 # make crash  the long crash run: 200 times kill -9 under eight writing clients
 
 PYTHON ?= python3
@@ -39,10 +39,11 @@ types: .venv/dev
 express: .venv/run
 	cd benchmarks/express_correctness && rm -rf node_modules && npm install --silent --no-audit --no-fund && node run.js
 
-# sessiond and Redis under the same load, round by round. It needs redis-server; with node the Node store is compared too.
+# sessiond and its peers under the same load, round by round; ONLY=word: the lines whose name contains it. What is not
+# installed is left out, and named.
 bench: .venv/dev
 	@$(PIP) install --group bench
-	$(BIN)/python -m benchmarks.speed.run $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+	@$(BIN)/python -m benchmarks.speed.run $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json $(JSON))
 
 crash: .venv/dev
 	$(BIN)/python -m tests.system.crash --kills 200

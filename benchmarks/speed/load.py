@@ -1,10 +1,11 @@
 """One client process under load: asks a store as fast as it answers, and prints what it measured as JSON.
 
-    python load.py STORE URL KIND CALLERS SECONDS [--writes SHARE] [--keys N] [--fill]
+    python load.py STORE URL KIND CALLERS SECONDS [--writes SHARE] [--keys N]
+    python load.py STORE URL asyncio 1 1 --fill [--keys N] [--first N] [--ttl SECONDS]
 
-STORE is sessiond or redis. KIND is asyncio, blocking (one thread) or threads (CALLERS threads of one client). A session is
-a dict of some 300 bytes of MessagePack, which both stores write and read as that, so that neither pays for another codec.
-The clock runs from the first answer after a warm-up of a fifth of SECONDS.
+STORE is sessiond or redis. KIND is asyncio, or blocking: CALLERS threads of one client. A session is a dict of some 260
+bytes of MessagePack, which both stores write and read as that, so that neither pays for another codec.
+The clock runs when all callers are connected, after a warm-up of a fifth of SECONDS.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ import threading
 import time
 from array import array
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgpack
 
-TTL = 3600
-FILL_AT_ONCE = 500
+TTL = 14 * 86400
+FILL_AT_ONCE = 1000
+FILL_BATCHES = 4
+SAMPLE = 10_000
+CONNECT_TIMEOUT = 60.0
 
 
 def session(number: int) -> dict[str, Any]:
-    """300 bytes of MessagePack, as a logged-in visitor with a cart has them."""
+    """Some 260 bytes of MessagePack, as a logged-in visitor with a cart has them."""
     return {
         "user_id": number,
         "name": f"visitor {number:08}",
@@ -50,9 +55,13 @@ def sid_of(number: int) -> str:
     return hashlib.sha256(b"sid%d" % number).hexdigest()[:43]
 
 
-def everything(keys: int) -> tuple[list[str], list[dict[str, Any]]]:
-    """Made before the clock runs: a load that makes them on the way would measure itself."""
-    return [sid_of(number) for number in range(keys)], [session(number) for number in range(keys)]
+def sample(keys: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Sids and sessions that are asked for, of all there are, in no order: all of them, or as many as SAMPLE.
+
+    Made before the clock runs: a load that makes them on the way would measure itself.
+    """
+    numbers = random.sample(range(keys), min(keys, SAMPLE))
+    return [sid_of(number) for number in numbers], [session(number) for number in numbers]
 
 
 class Tally:
@@ -123,27 +132,61 @@ def open_blocking(store: str, url: str, callers: int) -> tuple[Read, Write, Call
 # The load --------------------------------------------------------------------------------------------
 
 
-async def fill(store: str, url: str, keys: int) -> None:
-    _, write, close = await open_async(store, url, FILL_AT_ONCE)
-    for start in range(0, keys, FILL_AT_ONCE):
-        await asyncio.gather(
-            *(write(sid_of(number), session(number)) for number in range(start, min(keys, start + FILL_AT_ONCE)))
-        )
+async def fill(store: str, url: str, numbers: range, ttl: float) -> None:
+    """Writes all these sessions, in batches of which some are under way; tells how far it is if they are many."""
+    write_all, close = await open_fill(store, url, ttl)
+    batches = iter(range(0, len(numbers), FILL_AT_ONCE))
+
+    async def work() -> None:
+        for start in batches:
+            await write_all([(sid_of(number), session(number)) for number in numbers[start : start + FILL_AT_ONCE]])
+            if start and start % 250_000 == 0:
+                print(f"{start:,} of {len(numbers):,} sessions written", file=sys.stderr, flush=True)
+
+    await asyncio.gather(*(work() for _ in range(FILL_BATCHES)))
     await close()
+
+
+async def open_fill(
+    store: str, url: str, ttl: float
+) -> tuple[Callable[[list[tuple[str, Any]]], Awaitable[Any]], Callable[[], Awaitable[Any]]]:
+    if store == "sessiond":
+        from sessiond_client import AsyncClient
+
+        client = AsyncClient(url, deadline=30)
+
+        async def write_all(pairs: list[tuple[str, Any]]) -> None:
+            await asyncio.gather(*(client.set(sid, data, ttl=ttl) for sid, data in pairs))
+
+        return write_all, client.close
+    import redis.asyncio as aredis
+
+    peer = aredis.Redis.from_url(url)
+
+    async def write_all_redis(pairs: list[tuple[str, Any]]) -> None:
+        async with peer.pipeline(transaction=False) as pipeline:
+            for sid, data in pairs:
+                pipeline.set("sess:" + sid, msgpack.packb(data), ex=int(ttl))
+            await pipeline.execute()
+
+    return write_all_redis, peer.aclose
 
 
 async def run_async(arguments: argparse.Namespace) -> list[Tally]:
     read, write, close = await open_async(arguments.store, arguments.url, arguments.callers)
-    sids, sessions = everything(arguments.keys)
+    sids, sessions = sample(arguments.keys)
+    await asyncio.gather(
+        *(read(sids[0]) for _ in range(arguments.callers))
+    )  # opens as many connections as there will be
     begin = time.perf_counter() + arguments.seconds / 5
     tallies = [Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers)]
 
     async def call(number: int, tally: Tally) -> None:
         chance = random.Random(number)
-        share, keys, now = arguments.writes, arguments.keys, time.perf_counter_ns
+        share, asked, now = arguments.writes, len(sids), time.perf_counter_ns
         ahead = 0.0
         while ahead < tally.end:
-            each = int(chance.random() * keys)
+            each = int(chance.random() * asked)
             sid = sids[each]
             writes = chance.random() < share
             data = sessions[each] if writes else None
@@ -164,16 +207,24 @@ async def run_async(arguments: argparse.Namespace) -> list[Tally]:
 
 def run_blocking(arguments: argparse.Namespace) -> list[Tally]:
     read, write, close = open_blocking(arguments.store, arguments.url, arguments.callers)
-    sids, sessions = everything(arguments.keys)
-    begin = time.perf_counter() + arguments.seconds / 5
-    tallies = [Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers)]
+    sids, sessions = sample(arguments.keys)
+    tallies: list[Tally] = []
 
-    def call(number: int, tally: Tally) -> None:
+    def start_clock() -> None:
+        begin = time.perf_counter() + arguments.seconds / 5
+        tallies.extend(Tally(begin, begin + arguments.seconds) for _ in range(arguments.callers))
+
+    connected = threading.Barrier(arguments.callers, start_clock)
+
+    def call(number: int) -> None:
+        read(sids[0])  # opens the connection of this thread
+        connected.wait(CONNECT_TIMEOUT)
+        tally = tallies[number]
         chance = random.Random(number)
         now = time.perf_counter_ns
         ahead = 0.0
         while ahead < tally.end:
-            each = int(chance.random() * arguments.keys)
+            each = int(chance.random() * len(sids))
             sid = sids[each]
             writes = chance.random() < arguments.writes
             data = sessions[each] if writes else None
@@ -188,13 +239,10 @@ def run_blocking(arguments: argparse.Namespace) -> list[Tally]:
                 (tally.writes if writes else tally.reads).append(ended - started)
 
     if arguments.callers == 1:
-        call(0, tallies[0])
+        call(0)
     else:
-        threads = [threading.Thread(target=call, args=(number, tally)) for number, tally in enumerate(tallies)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(arguments.callers) as pool:
+            list(pool.map(call, range(arguments.callers)))
     close()
     return tallies
 
@@ -217,6 +265,7 @@ def summary(tallies: list[Tally], seconds: float) -> dict[str, Any]:
         "read_p50": at(reads, 0.5),
         "read_p99": at(reads, 0.99),
         "write_p50": at(writes, 0.5),
+        "write_p99": at(writes, 0.99),
         "calls": len(both),
     }
 
@@ -229,11 +278,14 @@ def main() -> None:
     parser.add_argument("callers", type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--writes", type=float, default=0.25, help="the share of calls that write")
-    parser.add_argument("--keys", type=int, default=10_000)
-    parser.add_argument("--fill", action="store_true", help="only write all keys once")
+    parser.add_argument("--keys", type=int, default=10_000, help="how many sessions there are, or are written")
+    parser.add_argument("--fill", action="store_true", help="only write all sessions once")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first that is written")
+    parser.add_argument("--ttl", type=float, default=TTL, help="of those that are written, seconds")
     arguments = parser.parse_args()
     if arguments.fill:
-        asyncio.run(fill(arguments.store, arguments.url, arguments.keys))
+        numbers = range(arguments.first, arguments.first + arguments.keys)
+        asyncio.run(fill(arguments.store, arguments.url, numbers, arguments.ttl))
         return
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Runs the lines, round by round, and prints a table. See benchmarks/README.md.
+"""Runs the lines, round by round, and prints a report. See benchmarks/README.md.
 
 python -m benchmarks.speed.run [--quick] [--rounds N] [--only WORD] [--json FILE]
 """
@@ -6,138 +6,126 @@ python -m benchmarks.speed.run [--quick] [--rounds N] [--only WORD] [--json FILE
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks.speed import servers
-from benchmarks.speed.lines import HERE, LINES, Figures, Line, Place
+from benchmarks.speed import report, servers
+from benchmarks.speed.lines import LINES, Line
+from benchmarks.speed.loads import Figures
+from benchmarks.speed.stores import HERE, STORES, House, all_of, missing
 
 QUICK_SECONDS, SECONDS = 0.5, 2.0
 QUICK_ROUNDS, ROUNDS = 3, 5
+LONG_BYTES = 10_000_000_000  # that the long lines may need on disk
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="sessiond and its peers, side by side.")
-    parser.add_argument("--quick", action="store_true", help="short rounds, for a first impression")
+    parser.add_argument("--quick", action="store_true", help="short rounds, and no long lines: for a first impression")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", default="", help="lines whose name contains this")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     arguments = parser.parse_args()
-    lines = [line for line in LINES if arguments.only in line.name and all(map(shutil.which, line.needs))]
-    for line in LINES:
-        if arguments.only in line.name and line not in lines:
-            say(f"left out, for {' or '.join(line.needs)} is not installed: {line.name}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # as on Ctrl-C, what was started is ended first
+    lines = choose(arguments.only, arguments.quick)
+    if not lines:
+        sys.exit("there is no line to run")
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     seconds = QUICK_SECONDS if arguments.quick else SECONDS
-    header = describe()
-    say(f"{header['machine']}; {', '.join(f'{k} {v}' for k, v in header['versions'].items())}")
-    if any("node" in line.needs for line in lines):
-        npm_install()
-    with tempfile.TemporaryDirectory(prefix="speed-") as name, ExitStack() as stack:
-        place = start(Path(name), stack, seconds)
-        results = compare(lines, place, rounds)
-    print(table(lines, results))
+    try:
+        if any("npm" in needs(line) for line in lines):
+            npm_install()
+        described = report.describe(lines)
+        say(report.header(described))
+        with tempfile.TemporaryDirectory(prefix="speed-") as folder, House(Path(folder), say) as house:
+            results = measure(lines, house, rounds, seconds)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    print(report.header(described), report.ratios(lines, results), report.figures(lines, results), sep="\n\n")
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps({**header, "seconds": seconds, "rounds": rounds, "results": results}, indent=1)
-        )
+        ratios = {
+            line.name: [{**asdict(aim), **report.compare(aim, results[line.name])} for aim in line.aims]
+            for line in lines
+        }
+        written = {**described, "seconds": seconds, "rounds": rounds, "ratios": ratios, "results": results}
+        arguments.json.write_text(json.dumps(written, indent=1))
         say(f"all figures are in {arguments.json}")
 
 
-def start(folder: Path, stack: ExitStack, seconds: float) -> Place:
-    """Starts the stores and fills each with the same 10,000 sessions."""
-    opened = {
-        "redis": stack.enter_context(servers.redis(folder / "redis")),
-        "redis-always": stack.enter_context(servers.redis(folder / "redis-always", "always")),
-        "sessiond": stack.enter_context(servers.sessiond(folder / "sessiond")),
-    }
-    urls = {name: url for name, (url, _) in opened.items()}
-    for name, url in urls.items():
-        kind = name.partition("-")[0]
-        subprocess.run([sys.executable, HERE / "load.py", kind, url, "asyncio", "1", "1", "--fill"], check=True)
-        if shutil.which("node") and (HERE / "node_modules").exists():
-            subprocess.run(["node", HERE / "load.js", kind, url, "fill", "10000"], check=True)
-    return Place(urls, {name: process.pid for name, (_, process) in opened.items()}, seconds)
+def choose(word: str, quick: bool) -> list[Line]:
+    """The lines to run, with the aims whose stores can be opened here; says what is left out, and why."""
+    lines = []
+    for line in LINES:
+        if word not in line.name or (quick and line.is_long):
+            continue
+        lacks = next(filter(None, map(lack, line.needs)), None)
+        if line.is_long and shutil.disk_usage(tempfile.gettempdir()).free < LONG_BYTES:
+            lacks = f"there are no {LONG_BYTES / 1e9:.0f} GB free in {tempfile.gettempdir()}"
+        aims = []
+        for aim in line.aims:
+            reason = lacks or missing(aim.ours) or missing(aim.peer)
+            if reason:
+                say(f"left out, for {reason}: {line.name}, {aim.ours} beside {aim.peer}")
+            else:
+                aims.append(aim)
+        if aims:
+            lines.append(replace(line, aims=tuple(aims)))
+    return lines
 
 
-def compare(lines: list[Line], place: Place, rounds: int) -> dict[str, list[dict[str, Figures]]]:
-    """For each line, a list of rounds, each with the figures of the peer and of sessiond."""
-    results: dict[str, list[dict[str, Figures]]] = {line.name: [] for line in lines}
+def needs(line: Line) -> set[str]:
+    """All that has to be installed for a line."""
+    return set(line.needs).union(*(STORES[each].needs for store in line.stores for each in all_of(store)))
+
+
+def measure(lines: list[Line], house: House, rounds: int, seconds: float) -> report.Results:
+    """The short lines take turns in each round; the long ones come one after the other, with all their rounds."""
+    results: report.Results = {line.name: [] for line in lines}
+    short, long = [line for line in lines if not line.is_long], [line for line in lines if line.is_long]
     for number in range(rounds):
-        for at, line in enumerate(lines):
-            say(f"round {number + 1} of {rounds}, line {at + 1} of {len(lines)}: {line.name}")
-            pair = [line.peer, line.ours]
-            if number % 2:
-                pair.reverse()  # who goes first has the warmer, or the colder, machine
-            results[line.name].append({store: line.measure(place, store) for store in pair})
+        for at, line in enumerate(short):
+            say(f"round {number + 1} of {rounds}, line {at + 1} of {len(short)}: {line.name}")
+            results[line.name].append(one_round(line, house, number, seconds))
+    for at, line in enumerate(long):
+        house.keep(set[str]().union(*(all_of(store) for later in long[at:] for store in later.stores)))
+        say(f"long line {at + 1} of {len(long)}: {line.name}")
+        times = 1 if line.once else rounds
+        if line.in_turn:
+            results[line.name] = [one_round(line, house, number, seconds) for number in range(times)]
+        else:
+            columns = {store: [ask(line, house, store, seconds) for _ in range(times)] for store in line.stores}
+            results[line.name] = [
+                {store: column[number] for store, column in columns.items()} for number in range(times)
+            ]
     return results
 
 
-def table(lines: list[Line], results: dict[str, list[dict[str, Figures]]]) -> str:
-    """Medians, and the ratio with its spread: ours to the peer's, of the same round."""
-    rows = [("", "peer", "sessiond", "ratio (least to most)", "target", "")]
-    for line in lines:
-        found = results[line.name]
-        ours = [each[line.ours][line.figure] for each in found]
-        theirs = [each[line.peer][line.figure] for each in found]
-        ratios = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
-        ratio = statistics.median(ratios)
-        met = ratio >= line.target if line.better == "more" else ratio <= line.target
-        rows.append(
-            (
-                line.name,
-                f"{line.peer} {statistics.median(theirs):,.0f}",
-                f"{statistics.median(ours):,.0f}",
-                f"{ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-                f"{'≥' if line.better == 'more' else '≤'} {line.target:g}",
-                "met" if met else "not met",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    shown = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    shown.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(shown)
+def one_round(line: Line, house: House, number: int, seconds: float) -> dict[str, Figures]:
+    stores = line.stores
+    if number % 2:
+        stores.reverse()  # who goes first has the warmer, or the colder, machine
+    return {store: ask(line, house, store, seconds) for store in stores}
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the versions of what is compared."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    versions = {"Python": platform.python_version(), "sessiond": importlib.metadata.version("sessiond")}
-    versions |= {name: importlib.metadata.version(name) for name in ("aiohttp", "redis", "hiredis", "msgpack")}
-    ask: dict[str, Callable[[], str]] = {
-        "Redis": lambda: output("redis-server", "--version").split("v=")[1].split()[0],
-        "Node": lambda: output("node", "--version").strip(),
-    }
-    for name, version in ask.items():
-        try:
-            versions[name] = version()
-        except (servers.Unavailable, OSError):
-            continue
-    return {"machine": f"{cpu}, {len(os.sched_getaffinity(0))} cores", "versions": versions}
+def ask(line: Line, house: House, store: str, seconds: float) -> Figures:
+    figures = line.measure(house, store, seconds)
+    house[store].ensure()
+    return figures
 
 
-def output(program: str, *arguments: str) -> str:
-    return subprocess.run([servers.program(program), *arguments], capture_output=True, text=True, check=True).stdout
+def lack(program: str) -> str | None:
+    """Why a program cannot be run; None if it can."""
+    try:
+        servers.program(program)
+    except servers.Unavailable as e:
+        return str(e)
+    return None
 
 
 def npm_install() -> None:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-START_TIMEOUT = 60.0
-PLACES = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-REPOSITORY = Path(__file__).parents[2]
+START_TIMEOUT = 120.0
+END_TIMEOUT = 60.0
+#: Where programs are looked for: mariadbd is in an sbin, which is not on everybody's PATH, and PostgreSQL's are on nobody's.
+PLACES = os.pathsep.join(
+    [
+        os.environ.get("PATH", ""),
+        "/usr/sbin",
+        "/usr/local/sbin",
+        *(str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
+    ]
+)
 
 
 class Unavailable(Exception):
@@ -36,34 +50,58 @@ def free_port() -> int:
 
 
 class Process:
-    """A process from `with` to its end. `cpus`: the only ones it may run on."""
+    """A server that has answered, from `with` to its end. Raises RuntimeError, with what it printed, if it never does.
+
+    It is in a session of its own, so that Ctrl-C is ours to handle: the servers end in the reverse of their order.
+    `user`: who it runs as, where we are root and it refuses to be. `farewell`: the signal that ends it in good order.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         folder: Path,
         ready: Callable[[], bool],
-        cpus: set[int] | None = None,
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        farewell: signal.Signals = signal.SIGTERM,
     ) -> None:
+        self._command, self._folder, self._ready = [*command], folder, ready
+        self._environment = {**os.environ, **(environment or {})}
+        self._user, self._farewell = user, farewell
         self._log = folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
-        pin = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
-        with self._log.open("wb") as out:
+        self.start()
+
+    def start(self) -> float:
+        """Starts it, again too; the seconds from then to its first good answer."""
+        began = time.monotonic()
+        with self._log.open("ab") as out:
             self._child = subprocess.Popen(
-                [*command],
-                cwd=folder,
-                env={**os.environ, **(environment or {})},
+                self._command,
+                cwd=self._folder,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                preexec_fn=pin,
+                start_new_session=True,
+                user=self._user,
+                group=group_of(self._user),
+                extra_groups=None if self._user is None else [],
             )
-        until = time.monotonic() + START_TIMEOUT
-        while not ready():
-            if self._child.poll() is not None or time.monotonic() > until:
-                self.end()
-                raise RuntimeError(f"{command[0]} did not start: {self.log[-2000:]}")
-            time.sleep(0.01)
+        try:
+            while not self._ready():
+                if self._child.poll() is not None or time.monotonic() > began + START_TIMEOUT:
+                    raise RuntimeError(f"{self._command[0]} did not start: {self.log[-2000:]}")
+                time.sleep(0.01)
+        except BaseException:
+            self.end()
+            raise
+        return time.monotonic() - began
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     @property
     def pid(self) -> int:
@@ -82,12 +120,17 @@ class Process:
 
     def end(self) -> None:
         if self._child.poll() is None:
-            self._child.terminate()
+            self._child.send_signal(self._farewell)
             try:
-                self._child.wait(60)
+                self._child.wait(END_TIMEOUT)
             except subprocess.TimeoutExpired:
-                self._child.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._child.pid, signal.SIGKILL)
                 self._child.wait()
+
+
+def group_of(user: str | None) -> int | None:
+    return None if user is None else pwd.getpwnam(user).pw_gid
 
 
 def listens(port: int) -> Callable[[], bool]:
@@ -103,15 +146,27 @@ def listens(port: int) -> Callable[[], bool]:
     return ready
 
 
+def answers(url: str) -> Callable[[], bool]:
+    """Whether a GET there is answered with a 2xx."""
+
+    def ready() -> bool:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (OSError, urllib.error.URLError):
+            return False
+        return True
+
+    return ready
+
+
 @contextmanager
-def redis(folder: Path, appendfsync: str = "everysec", cpus: set[int] | None = None) -> Iterator[tuple[str, Process]]:
+def redis(folder: Path, appendfsync: str = "everysec") -> Iterator[tuple[str, Process]]:
     """Redis with its append-only file on, and no snapshots beside it. Gives its URL."""
-    folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     command += ["--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""]
 
-    def answers() -> bool:
+    def pongs() -> bool:
         try:
             with socket.create_connection(("127.0.0.1", port), 0.5) as connection:
                 connection.sendall(b"PING\r\n")
@@ -119,22 +174,60 @@ def redis(folder: Path, appendfsync: str = "everysec", cpus: set[int] | None = N
         except OSError:
             return False
 
-    process = Process(command, folder, answers, cpus)
-    try:
+    with Process(command, folder, pongs) as process:
         yield f"redis://127.0.0.1:{port}/0", process
-    finally:
-        process.end()
 
 
 @contextmanager
-def sessiond(folder: Path, *options: str, cpus: set[int] | None = None) -> Iterator[tuple[str, Process]]:
+def sessiond(file: Path, *options: str) -> Iterator[tuple[str, Process]]:
     """sessiond with its defaults: every write is on disk when it is acknowledged. Gives its URL."""
-    folder.mkdir(parents=True, exist_ok=True)
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "sessiond", "serve", "--listen", url.removeprefix("http://")]
+    command += ["--data", str(file), *options]
+    with Process(command, file.parent, answers(f"{url}/readyz")) as process:
+        yield url, process
+
+
+@contextmanager
+def mariadb(folder: Path) -> Iterator[tuple[str, Process]]:
+    """MariaDB with its defaults: a commit is on disk when it is acknowledged. Gives the URL of an empty database."""
     port = free_port()
-    command = [sys.executable, "-m", "sessiond", "serve", "--listen", f"127.0.0.1:{port}"]
-    command += ["--data", str(folder / "sessions.db"), *options]
-    process = Process(command, folder, listens(port), cpus)
-    try:
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.end()
+    user = ["--user=root"] if os.getuid() == 0 else []  # it refuses root unless told so
+    data, init = folder / "data", folder / "init.sql"
+    install = [program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", "--skip-test-db", *user]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    init.write_text(  # one statement a line
+        "create database if not exists sessions;\ncreate user if not exists web@'%' identified by 'web';\n"
+        "grant all on sessions.* to web@'%';\n"
+    )
+    command = [program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--socket={folder}/socket", *user]
+    command += [f"--pid-file={folder}/pid", "--bind-address=127.0.0.1", f"--port={port}"]
+    command += ["--skip-name-resolve", f"--init-file={init}"]
+    with Process(command, folder, listens(port)) as process:
+        yield f"mysql://web:web@127.0.0.1:{port}/sessions", process
+
+
+@contextmanager
+def postgres() -> Iterator[tuple[str, Process]]:
+    """PostgreSQL with its defaults: a commit is on disk when it is acknowledged. Gives the URL of an empty database.
+
+    It refuses root, and its user cannot enter a folder of root's: so it has one of its own, which is deleted at the end.
+    """
+    user = "postgres" if os.getuid() == 0 else None
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="speed-postgres-") as name:
+        if user is not None:
+            shutil.chown(name, user, group_of(user))
+        data = f"{name}/data"
+        initdb = [program("initdb"), "--pgdata", data, "--username=web", "--auth=trust"]
+        subprocess.run(initdb, check=True, cwd=name, stdout=subprocess.DEVNULL, user=user, group=group_of(user))
+        command = [program("postgres"), "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+        command += ["-c", "unix_socket_directories="]
+        is_ready = [program("pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}", "--username=web"]
+
+        def ready() -> bool:
+            return subprocess.run(is_ready, check=False).returncode == 0
+
+        # SIGTERM would wait for clients to go.
+        with Process(command, Path(name), ready, user=user, farewell=signal.SIGINT) as process:
+            yield f"postgresql://web@127.0.0.1:{port}/postgres", process
