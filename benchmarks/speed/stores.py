@@ -211,7 +211,7 @@ def cold(of: str) -> Callable[[House, Path], AbstractContextManager[Store]]:
 
 def back_up(file: Path, copy: Path, stop: threading.Event) -> None:
     """As docs/operations.md says. Returns when that is done, or `stop` is set."""
-    with subprocess.Popen([servers.program("sqlite3"), str(file), f".backup {copy}"]) as running:
+    with subprocess.Popen([servers.program("sqlite3"), str(file), f"vacuum into '{copy}'"]) as running:
         while running.poll() is None:
             if stop.is_set():
                 running.kill()
@@ -244,7 +244,7 @@ def backed_up(of: str) -> Callable[[House, Path], AbstractContextManager[Store]]
                     back_up(file, copy, stop)
                     if stop.is_set():
                         return
-                    copy.unlink()
+                    copy.unlink(missing_ok=True)
             except Exception as e:
                 trouble.append(e)
 

@@ -277,6 +277,46 @@ async def test_hot_sessions_stay_in_a_cache_that_is_too_small(tmp_path: Path) ->
     assert 0 == cold
 
 
+async def test_a_record_is_found_in_the_cache_or_looked_for_in_the_file(tmp_path: Path) -> None:
+    """Each get counts once: as a miss when the file had to be asked, else as a hit."""
+    subject = await Subject(str(tmp_path / "sessions.db")).open()
+    await subject.ask(create("a"))
+    await subject.reopen()
+    figures, found = subject.engine.figures, []
+
+    for _ in range(3):
+        await subject.ask(get("a"))
+        found.append((figures.cache_misses, figures.cache_hits))
+    await subject.engine.close()
+
+    assert found == [(1, 0), (1, 1), (1, 2)]
+
+
+async def test_a_backup_is_of_one_instant(tmp_path: Path) -> None:
+    """`vacuum into`, as docs/operations.md has it, comes to its end beside a daemon that always writes, and its copy opens
+    with everything that was acknowledged before it began."""
+    subject = await Subject(str(tmp_path / "sessions.db")).open()
+    await subject.ask(*[create(f"before{n}", b"x" * 1000, "bytes") for n in range(2000)])
+    copy = tmp_path / "copy.db"
+
+    def back_up() -> None:
+        with closing(sqlite3.connect(tmp_path / "sessions.db")) as file:
+            file.execute("vacuum into ?", (str(copy),))
+
+    backup, written = asyncio.create_task(asyncio.to_thread(back_up)), 0
+    while not backup.done():
+        await subject.ask(create(f"during{written}"))
+        written += 1
+    await backup
+    await subject.engine.close()
+
+    restored = await Subject(str(copy)).open()
+    answers = await restored.ask(*[get(f"before{n}") for n in range(2000)])
+    await restored.engine.close()
+    assert written > 0
+    assert {data_of(answer) for answer in answers} == {b"x" * 1000}
+
+
 @pytest.mark.parametrize(
     ("extra", "at_least"),
     [

@@ -374,7 +374,8 @@ class SqliteEngine:
         elif committing is not None and self._depends is None and address in committing.firm:
             self._depends = committing
         if (record := self._cache.get(address)) is not None:
-            self.figures.cache_hits += 1
+            if address not in self._fetched:  # else it was just put there for this call
+                self.figures.cache_hits += 1
             return record
         if address in gathering.rows:
             return gathering.rows[address]
@@ -492,10 +493,12 @@ class SqliteEngine:
         self._kept.pop(address, None)
 
     def _in_memory(self, address: Address) -> bool:
+        hits = self.figures.cache_hits
         try:
             self._peek(address)
         except _Cold:
             return False
+        self.figures.cache_hits = hits  # nobody has asked for it yet
         return True
 
     async def _fetch(self) -> None:
