@@ -249,7 +249,7 @@ SETTINGS: dict[str, Setting] = {
         "full: a write is on disk when it is acknowledged. relaxed: creates, sets and patches up to 100 ms later.",
         "full|relaxed",
     ),
-    "cache": Setting("256MiB", size, "What the cache of hot sessions may hold; the file may be far larger.", "SIZE"),
+    "cache": Setting("64MiB", size, "What the cache of hot sessions may hold; the file may be far larger.", "SIZE"),
     "allow_anonymous": Setting(False, boolean, "Listen beyond this machine without asking who it is."),
     "allowed_hosts": Setting(
         (),

@@ -7,10 +7,11 @@ from sessiond.store import Store
 
 log = logging.getLogger("sessiond")
 
-BATCH = 500
-"""Records of one sweep's commit: some 10 ms of the writer's time (measured: 9 ms on two cores)."""
+BATCH = 100
+"""Records of one sweep's commit. Gets of 64 callers had a p99 of 6.2 ms beside batches of 100, of 10.9 beside batches of 500,
+and of 4 to 5 beside none (measured on two cores); the whole sweep took as long."""
 
-PAUSE = 0.02
+PAUSE = 0.005
 """Seconds between two batches: the writes that waited behind the one go before the next."""
 
 

@@ -43,7 +43,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         listen=("127.0.0.1:7377",),
         data="data/sessions.db",
         durability="full",
-        cache=256 * 1024**2,
+        cache=64 * 1024**2,
         allow_anonymous=False,
         allowed_hosts=(),
         tls_cert=None,

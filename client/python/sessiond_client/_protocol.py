@@ -79,7 +79,7 @@ def is_stopping(answer: Answer) -> bool:
 
 def is_push(answer: Answer) -> bool:
     """Whether it answers no call, but tells something without being asked."""
-    return answer[0] == 0
+    return bool(answer[0] == 0)
 
 
 def tells_stopping(push: Answer) -> bool:
