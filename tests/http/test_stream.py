@@ -448,7 +448,7 @@ def test_a_stopping_daemon_waits_for_no_client_for_ever(tmp_path: Path) -> None:
 
 
 async def test_a_get_from_the_cache_makes_no_task(tmp_path: Path) -> None:
-    """A cached get is answered by the connection's own task. The counter that shows it also counts the task of a list."""
+    """A cached get is answered where it is read. The counter that shows it also counts the task of a list."""
     engine = await open_engine(str(tmp_path / "s.db"), Options(MIB, False, pytest.fail))
     store = Store(engine, Clock(), {"default": POLICY})
     runner = HttpApp(store, None).runner(1)
