@@ -222,23 +222,20 @@ class _Connection(RequestHandler):
         elif data and self._waiter is not None and not self._waiter.done():
             self._head_came(len(data))
 
-    def hand_over(self, heir: asyncio.Protocol) -> None:
-        """Gives the socket, and what came on it behind the request in hand, to another protocol.
-
-        It is told of what is under way, and passes on what it hears of writing and of the end. ConnectionResetError: the
-        client is gone.
+    async def hand_over(self, heir: asyncio.Protocol) -> None:
+        """Gives the socket, and what came on it behind the request in hand, to another protocol, once all is taken that was
+        answered before. It is to pass on what it hears of writing and of the end. ConnectionError: the client is gone.
         """
+        await self._drain_helper()
         if self.transport is None:
             raise ConnectionResetError
         tail, self._message_tail = self._message_tail, b""
         self._line.set_protocol(heir)
         heir.connection_made(self._line)
-        if self._paused:
-            heir.pause_writing()
-        if tail:
-            heir.data_received(tail)
         if self._buffer_paused:
             self._resume_reading_for_buffer()
+        if tail:
+            heir.data_received(tail)
         if self._heard_all:  # it has shut its side down behind the handshake: nothing else will ever tell the heir
             self._line.close()
 

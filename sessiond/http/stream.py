@@ -58,7 +58,7 @@ _LEAVING = failed("stopping", "This connection has come to its end; ask on anoth
 class Line(Protocol):
     """The listener's connection, as far as the stream on it needs it: it keeps the rules of who reads, and for how long."""
 
-    def hand_over(self, heir: asyncio.Protocol) -> None: ...
+    async def hand_over(self, heir: asyncio.Protocol) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
     def connection_lost(self, exc: BaseException | None) -> None: ...
@@ -186,8 +186,8 @@ class _Connection(asyncio.Protocol):
     def _heard(self, opcode: int, payload: bytes | bytearray) -> None:
         if opcode == frames.CLOSE:
             if not self._is_closing:
-                self._is_closing = True
                 self.flush()
+                self._is_closing = True
                 self._transport.write(frames.encode(frames.CLOSE, frames.goodbye(payload)))
             self._is_over = True
             self._transport.close()
@@ -340,8 +340,8 @@ class _Connection(asyncio.Protocol):
         return reply
 
     def flush(self) -> None:
-        """Sends what has been answered."""
-        if self._answers and not self._transport.is_closing():
+        """Sends what has been answered; nothing goes out behind a close."""
+        if self._answers and not self._is_closing and not self._transport.is_closing():
             answers, self._answers = self._answers, []
             message = codec.pack(answers)
             if len(message) <= MESSAGE_BYTES:
@@ -469,7 +469,7 @@ class Streams:
         if lifetime is not None:
             end = asyncio.get_running_loop().call_later(lifetime, self._part, connection)
         try:
-            line.hand_over(connection)
+            await line.hand_over(connection)
             await connection.ended
         finally:
             self._connections.discard(connection)

@@ -282,12 +282,16 @@ class Stream:
 
     TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
-    def __init__(self, host: str, port: int, protocol: str | None = "sessiond.1", headers: str = "") -> None:
+    def __init__(
+        self, host: str, port: int, protocol: str | None = "sessiond.1", headers: str = "", behind: bytes = b""
+    ) -> None:
+        """`behind`: frames that are sent with the handshake, before it is answered."""
         self.line = socket.create_connection((host, port), timeout=30)
         offered = "" if protocol is None else f"Sec-WebSocket-Protocol: {protocol}\r\n"
         self.line.sendall(
             f"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n{offered}{headers}\r\n".encode()
+            + behind
         )
         self._seq = 0
         self._answers: dict[int, list[Any]] = {}

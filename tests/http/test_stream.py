@@ -358,6 +358,25 @@ def test_a_message_of_16_mib_is_read(stream: Stream) -> None:
     assert {answer[0] for answer in stream.answers(range(1, 256))} == {"ok"}
 
 
+def test_calls_may_come_with_the_handshake(daemon: Daemon) -> None:
+    """Be they more than is read at a time: each is answered, once the handshake is."""
+    calls = msgspec.msgpack.encode([[n, "get", key(f"early{n}")] for n in range(1, 8001)])
+    sent = b"\x82\xff" + len(calls).to_bytes(8) + b"\0\0\0\0" + calls
+
+    with Stream(daemon.host, daemon.port, behind=sent) as stream:
+        assert {tuple(answer) for answer in stream.answers(range(1, 8001))} == {("missing",)}
+
+
+def test_nothing_goes_out_behind_a_close(stream: Stream) -> None:
+    """A write whose commit comes later than the close is carried out, and its answer is not sent any more."""
+    stream.send(msgspec.msgpack.encode([[1, "set", key("late"), "json", b"{}"]]))
+    stream.send(b"text", Stream.TEXT)
+
+    assert stream.until_closed()[1] == 1003
+    stream.line.shutdown(socket.SHUT_WR)
+    assert stream.line.recv(1) == b""
+
+
 def test_a_ping_has_its_pong(stream: Stream) -> None:
     """A ping is answered with its own payload, also between calls."""
     stream.send(b"are you there?", Stream.PING)
