@@ -45,7 +45,7 @@ MAX_UNREAD = 256 * 1024
 """Bytes of a message that may lie here unfinished for as long as the client likes: as much as is read at a time."""
 
 GOODBYE = 5.0
-"""Seconds that a client has to answer a close; then the connection is cut."""
+"""Seconds that a client has to answer a close, or to take the answer to its own; then the connection is cut."""
 
 Part = list[tuple[int, Call | Watch | Refused]]
 
@@ -193,6 +193,7 @@ class _Connection(asyncio.Protocol):
                 self._transport.write(frames.encode(frames.CLOSE, frames.goodbye(payload)))
             self._is_over = True
             self._transport.close()
+            self._await_goodbye()  # it may still leave unread what was sent before
         elif self._is_closing or self.is_ending:
             return
         elif opcode == frames.BINARY:
@@ -236,7 +237,7 @@ class _Connection(asyncio.Protocol):
     def _listen(self) -> None:
         """Asks for a word of whoever has been silent for long; ends the connection of one that does not answer."""
         now = self._loop.time()
-        if self._is_held:
+        if self._is_held or self._is_closing:
             wait = SILENCE
         elif self._heard_at < self._asked_at:
             self.cut()
