@@ -222,11 +222,15 @@ class _Connection(RequestHandler):
         elif data and self._waiter is not None and not self._waiter.done():
             self._head_came(len(data))
 
-    async def hand_over(self, heir: asyncio.Protocol) -> None:
-        """Gives the socket, and what came on it behind the request in hand, to another protocol, once all is taken that was
-        answered before. It is to pass on what it hears of writing and of the end. ConnectionError: the client is gone.
-        """
+    async def drain(self) -> None:
+        """Returns once the client has taken what it was answered. ConnectionError: it is gone."""
         await self._drain_helper()
+
+    def hand_over(self, heir: asyncio.Protocol) -> None:
+        """Gives the socket, and what came on it behind the request in hand, to another protocol, behind `drain`.
+
+        That is to pass on what it hears of writing and of the end. ConnectionError: the client is gone.
+        """
         if self.transport is None:
             raise ConnectionResetError
         tail, self._message_tail = self._message_tail, b""

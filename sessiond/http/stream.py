@@ -45,7 +45,7 @@ MAX_UNREAD = 256 * 1024
 """Bytes of a message that may lie here unfinished for as long as the client likes: as much as is read at a time."""
 
 GOODBYE = 5.0
-"""Seconds that a client has to answer a close; then the connection is cut."""
+"""Seconds that a client has to answer a close, or to take the answer to its own; then the connection is cut."""
 
 Part = list[tuple[int, Call | Watch | Refused]]
 
@@ -58,7 +58,8 @@ _LEAVING = failed("stopping", "This connection has come to its end; ask on anoth
 class Line(Protocol):
     """The listener's connection, as far as the stream on it needs it: it keeps the rules of who reads, and for how long."""
 
-    async def hand_over(self, heir: asyncio.Protocol) -> None: ...
+    async def drain(self) -> None: ...
+    def hand_over(self, heir: asyncio.Protocol) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
     def connection_lost(self, exc: BaseException | None) -> None: ...
@@ -97,7 +98,8 @@ class _Connection(asyncio.Protocol):
         self._writable.set()
         self._is_held = self._is_paused = False
         self._is_over = False  # nothing that comes is of interest any more
-        self._is_closing = False  # a close frame was sent
+        self._is_closing = False  # nothing is taken any more
+        self._last: bytes | None = None  # the close frame that goes out behind the answers
         self._told = self._leaving = self._is_noted = False
         self._watcher: asyncio.Task[None] | None = None
         self._heard_at = self._asked_at = self._loop.time()
@@ -125,12 +127,13 @@ class _Connection(asyncio.Protocol):
         self._line.resume_writing()
         self._writable.set()
         self._hold()
-        if self._is_closing:
+        if self._is_closing and self._last is None:
             self._await_goodbye()
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._is_closing = self._is_over = True
+        self._last = None
         self._parts.clear()
         for each in (self._pulse, self._overdue, self._goodbye, self._watcher):
             if each is not None:
@@ -185,12 +188,13 @@ class _Connection(asyncio.Protocol):
 
     def _heard(self, opcode: int, payload: bytes | bytearray) -> None:
         if opcode == frames.CLOSE:
-            if not self._is_closing:
+            if not self._is_closing or self._last is not None:
                 self.flush()
-                self._is_closing = True
+                self._is_closing, self._last = True, None
                 self._transport.write(frames.encode(frames.CLOSE, frames.goodbye(payload)))
             self._is_over = True
             self._transport.close()
+            self._await_goodbye()  # it may still leave unread what was sent before
         elif self._is_closing or self.is_ending:
             return
         elif opcode == frames.BINARY:
@@ -220,6 +224,7 @@ class _Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         self._is_due = False
+        self.flush()
         self._pump()
 
     def _waited(self) -> None:
@@ -233,7 +238,7 @@ class _Connection(asyncio.Protocol):
     def _listen(self) -> None:
         """Asks for a word of whoever has been silent for long; ends the connection of one that does not answer."""
         now = self._loop.time()
-        if self._is_held:
+        if self._is_held or self._is_closing:
             wait = SILENCE
         elif self._heard_at < self._asked_at:
             self.cut()
@@ -303,12 +308,15 @@ class _Connection(asyncio.Protocol):
         log.wake(more.set)
         try:
             while not self.is_ending and not self._leaving and not self._is_closing:
+                await self._writable.wait()
+                self.flush()
+                if not self._writable.is_set():
+                    continue  # not all is taken that was told before
                 more.clear()
                 events, cursor = log.read(cursor, self._namespace)
                 if events:
                     self._answers += map(wire.event_fields, events)
                     self.flush()
-                    await self._writable.wait()
                 if log.is_behind(cursor):
                     await asyncio.sleep(0)  # others are to have their turn
                 else:
@@ -340,15 +348,25 @@ class _Connection(asyncio.Protocol):
         return reply
 
     def flush(self) -> None:
-        """Sends what has been answered; nothing goes out behind a close."""
-        if self._answers and not self._is_closing and not self._transport.is_closing():
-            answers, self._answers = self._answers, []
+        """Sends what has been answered, as far as the client takes it, and the close behind it; nothing behind that.
+
+        A commit may answer MAX_WAITING calls at once: they become bytes a PART at a time.
+        """
+        if self._transport.is_closing() or (self._is_closing and self._last is None):
+            return
+        while self._answers and self._writable.is_set():
+            answers, self._answers = self._answers[:PART], self._answers[PART:]
             message = codec.pack(answers)
             if len(message) <= MESSAGE_BYTES:
                 self._transport.write(frames.encode(frames.BINARY, message))
             else:
                 for group in _groups(answers):
                     self._transport.write(frames.encode(frames.BINARY, codec.pack(group)))
+        if self._last is not None and not self._answers:
+            last, self._last = self._last, None
+            self._transport.write(last)
+            if self._writable.is_set():
+                self._await_goodbye()
 
     # Its end -------------------------------------------------------------------------------------------
 
@@ -385,12 +403,10 @@ class _Connection(asyncio.Protocol):
     def close(self, code: int, reason: bytes = b"") -> None:
         """Says that this is the end, behind what was answered; the client has GOODBYE seconds to say so too."""
         if not self._is_closing and not self._transport.is_closing():
-            self.flush()
             self._is_closing = True
             self._parts.clear()
-            self._transport.write(frames.encode(frames.CLOSE, frames.close_payload(code, reason)))
-            if self._writable.is_set():
-                self._await_goodbye()
+            self._last = frames.encode(frames.CLOSE, frames.close_payload(code, reason))
+            self.flush()
 
     def _await_goodbye(self) -> None:
         if self._goodbye is None:
@@ -462,6 +478,7 @@ class Streams:
         welcome.force_close()
         await welcome.prepare(request)
         line = cast(Line, request.protocol)
+        await line.drain()
         connection = _Connection(line, self._store, grant, actor_of(request), self._bounds.patience)
         self._connections.add(connection)
         lifetime = self._bounds.lifetime
@@ -469,7 +486,7 @@ class Streams:
         if lifetime is not None:
             end = asyncio.get_running_loop().call_later(lifetime, self._part, connection)
         try:
-            await line.hand_over(connection)
+            line.hand_over(connection)
             await connection.ended
         finally:
             self._connections.discard(connection)

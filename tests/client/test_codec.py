@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +40,23 @@ def test_opaque_round_trip() -> None:
     """Bytes stay bytes, whatever the client's format."""
     assert encode(b"\xff\x00", "json") == ("bytes", b"\xff\x00")
     assert decode("bytes", b"\xff\x00") == b"\xff\x00"
+
+
+def test_the_memory_of_a_large_value_is_given_back() -> None:
+    """A thread that has once written 100 MB does not hold them from then on."""
+    script = """
+from pathlib import Path
+from sessiond_client._codec import encode_map
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+encode_map({}, "msgpack")
+before = held()
+encode_map({"x": "x" * 100_000_000}, "msgpack")
+print(held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) < 50_000_000
 
 
 class Colour(enum.IntEnum):

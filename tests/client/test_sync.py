@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -189,6 +192,72 @@ def test_interrupted_call(sessiond_server: Server) -> None:
             signal.signal(signal.SIGALRM, before)
 
         assert client._pool.is_empty
+
+
+def test_signals_do_not_extend_the_deadline() -> None:
+    """A signal that comes again and again, as a profiler's does, is handled, and the call goes on to its deadline only."""
+    rings: list[int] = []
+
+    def ring(*_: Any) -> None:
+        rings.append(len(rings))
+        if len(rings) == 100:
+            raise AssertionError("it would go on for ever")
+
+    with Peer(welcoming(silent)) as peer, Client(peer.url, deadline=1) as client:
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                client.get(new_sid())
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    assert rings
+
+
+def test_a_slow_reader_does_not_extend_the_deadline() -> None:
+    """A daemon that takes a large write bit by bit gets no more time for it than one that takes nothing."""
+    parts = 0
+
+    async def slow(reader: Any, writer: Any) -> None:
+        nonlocal parts
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        while parts < 30 and await reader.read(20_000):
+            parts += 1
+            await asyncio.sleep(0.1)
+        await silent(reader, writer)
+
+    with (
+        Peer(welcoming(slow)) as peer,
+        Client(peer.url, deadline=1) as client,
+        pytest.raises(DeadlineExceeded, match="nothing was written"),
+    ):
+        client.set(new_sid(), {"x": "x" * 15_000_000})
+
+    assert 0 < parts < 30
+
+
+def test_a_socket_that_waits_in_a_way_of_its_own() -> None:
+    """gevent puts classes of its own in the place of Python's sockets: their waiting knows Python's timeouts and poll, and
+    nothing of the kernel's."""
+    script = """
+import sys
+from socket import socket
+class Green(socket):
+    def recv(self, size, flags=0):
+        assert self.gettimeout() is not None, "it would wait for ever"
+        return super().recv(size, flags)
+import socket as module
+module.socket = Green
+from sessiond_client import Client
+with Client(sys.argv[1]) as client:
+    print(client.count())
+"""
+    with Server() as server:
+        done = subprocess.run([sys.executable, "-c", script, server.url], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_forgotten_client(sessiond_server: Server) -> None:

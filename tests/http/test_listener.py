@@ -452,6 +452,26 @@ async def test_a_half_open_stream_is_found_by_its_silence(monkeypatch: pytest.Mo
         await all_closed(served)
 
 
+async def test_no_ping_goes_out_behind_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent client that was told goodbye is not asked whether it is there; it is cut off in time."""
+    monkeypatch.setattr(stream, "SILENCE", 0.2)
+    monkeypatch.setattr(stream, "GOODBYE", 0.6)
+    async with serving(Bounds(patience=0.5)) as served:
+
+        def offend() -> bytes:
+            with Stream(*served.address) as one:
+                one.send(b"text", Stream.TEXT)
+                with suppress(Closed):
+                    one.receive()
+                return read_all(one.line)
+
+        async with asyncio.timeout(20):
+            behind = await asyncio.to_thread(offend)
+
+        assert behind == b""
+        await all_closed(served)
+
+
 # Lifetime ----------------------------------------------------------------------------------------------
 
 

@@ -255,6 +255,36 @@ def test_large_answers_are_spread_over_messages(stream: Stream) -> None:
     assert max(sizes) < 1.2 * MIB
 
 
+def test_what_one_commit_answers_becomes_bytes_as_it_is_taken(tmp_path: Path) -> None:
+    """3,000 gets of 60 KB that wait for one commit cost the daemon the bytes of a part of them, and a daemon that stops
+    closes behind the last."""
+    daemon = Daemon(data=str(tmp_path / "sessions.db"))
+    try:
+        before = peak_memory(daemon)
+        with Stream(daemon.host, daemon.port) as stream:
+            at = key("large")
+            seqs = stream.call(["set", at, "bytes", b"x" * 60_000], *([["get", at]] * 3000))
+            found = [seq for seq, *_ in msgspec.msgpack.decode(stream.receive()[1])]
+            daemon.process.send_signal(signal.SIGTERM)
+            try:
+                while True:
+                    found += [seq for seq, *_ in msgspec.msgpack.decode(stream.receive()[1]) if seq]
+            except Closed as closed:
+                code = closed.code
+            peak = peak_memory(daemon)
+    finally:
+        daemon.stop()
+
+    assert (sorted(found), code) == (seqs, 1001)
+    assert peak - before < 100 * MIB
+
+
+def peak_memory(daemon: Daemon) -> int:
+    """The most bytes that the daemon has held so far."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def test_long_listings_are_spread_over_messages() -> None:
     """Eight pages of 1,000 sessions with all the meta they can have, ready at once, stay below 16 MiB a message."""
     daemon = Daemon(data="memory:")

@@ -189,7 +189,7 @@ class Channel:
         """Sends the call with all others of this turn of the loop. Its future gets the answer.
 
         Where callers come one at a time, the first of a turn leaves at once: to wait for the turn's end is to wait for
-        nobody, and costs a turn (FIGURE).
+        nobody, and costs a turn.
 
         Raises ConnectFailed or AuthError at once during a long outage.
         """

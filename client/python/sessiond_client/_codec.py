@@ -22,6 +22,8 @@ _PLAIN: dict[str, frozenset[type]] = {
     "json": frozenset({str, bool, type(None)}),
 }
 _WIRE_MAX = 16 * 1024 * 1024 - 64 * 1024  # a message may have 16 MiB; the rest is for the other arguments
+#: Bytes. A packer keeps what its largest value took; one that took more than this is not kept.
+_LARGEST_KEPT = 1024 * 1024
 
 
 class _Packer(threading.local):
@@ -29,6 +31,9 @@ class _Packer(threading.local):
     0.35 for the same call with one that is kept)."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
         self.pack: Callable[[Any], bytes] = msgpack.Packer(buf_size=4096).pack
 
 
@@ -37,7 +42,10 @@ _packer = _Packer()
 
 def pack(value: Any) -> bytes:
     """The value as MessagePack, unchecked."""
-    return _packer.pack(value)
+    packed = _packer.pack(value)
+    if len(packed) > _LARGEST_KEPT:
+        _packer.renew()
+    return packed
 
 
 def unpack(packed: bytes) -> Any:

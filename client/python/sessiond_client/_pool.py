@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
-import sys
+import ssl
 import threading
 import weakref
 from collections.abc import Callable
@@ -28,9 +27,6 @@ MAX_CONNECTIONS = 32
 #: ask the kernel in between (0.6 µs) tells nothing new.
 BRIEF = 0.005
 _CHUNK = 64 * 1024
-#: Whether SO_RCVTIMEO takes the struct below. Python's own timeout asks poll(2) before each send and recv: 1.1 µs a time.
-_KERNEL_WAITS = sys.platform == "linux" and sys.maxsize > 2**32
-_TIMEVAL = struct.Struct("@ll")
 
 
 class Connection:
@@ -44,16 +40,17 @@ class Connection:
         self._masks = masks()
         self._seq = 0
         self._answer: Answer | None = None
-        self._allowed = 0.0
         self._socket = _connect(address, options, deadline)
-        self._by_kernel = _KERNEL_WAITS and type(self._socket) is socket.socket
-        if self._by_kernel:
-            self._socket.settimeout(None)
+        self._is_tls = isinstance(self._socket, ssl.SSLSocket)
         try:
-            self._open(Opening(address.authority, options.token, options.namespace), deadline)
+            if not self._is_tls:
+                # It never waits by itself: that would be to ask poll(2) before each send too (1.1 µs). The kernel's own
+                # timeouts (SO_RCVTIMEO) begin anew with every signal, and are not known to gevent.
+                self._socket.setblocking(False)
             poller = select.poll()
             poller.register(self._socket, select.POLLIN)
-            self._poll: Callable[[int], list[Any]] = poller.poll
+            self._poll: Callable[[float], list[Any]] = poller.poll
+            self._open(Opening(address.authority, options.token, options.namespace), deadline)
         except BaseException:
             self._socket.close()
             raise
@@ -91,43 +88,47 @@ class Connection:
         self._socket.close()
 
     def _open(self, opening: Opening, deadline: float) -> None:
-        self._allow(deadline)
-        self._socket.sendall(opening.request)
+        self._write(opening.request, deadline)
         while (frames := opening.feed(self._receive(deadline))) is None:
             pass
         self._take(frames, deadline)
 
     def _send(self, opcode: int, payload: bytes, deadline: float) -> None:
-        self._allow(deadline)
+        self._write(encode(opcode, payload, next(self._masks)), deadline)
+
+    def _write(self, data: bytes, deadline: float) -> None:
+        remaining = _remaining(deadline)
+        if self._is_tls:
+            self._socket.settimeout(remaining)
+            self._socket.sendall(data)
+            return
+        sent = self._offer(data)
+        if sent < len(data):
+            poller = select.poll()
+            poller.register(self._socket, select.POLLOUT)
+            rest = memoryview(data)[sent:]
+            while rest:
+                if not poller.poll(1000 * _remaining(deadline)):
+                    raise TimeoutError
+                rest = rest[self._offer(rest) :]
+
+    def _offer(self, data: bytes | memoryview) -> int:
+        """How many of these bytes the socket takes now."""
         try:
-            self._socket.sendall(encode(opcode, payload, next(self._masks)))
+            return self._socket.send(data)
         except BlockingIOError:
-            raise TimeoutError from None
+            return 0
 
     def _receive(self, deadline: float) -> bytes:
-        self._allow(deadline)
-        try:
-            chunk = self._socket.recv(_CHUNK)
-        except BlockingIOError:
-            raise TimeoutError from None
+        remaining = _remaining(deadline)
+        if self._is_tls:
+            self._socket.settimeout(remaining)
+        elif not self._poll(1000 * remaining):
+            raise TimeoutError
+        chunk = self._socket.recv(_CHUNK)
         if not chunk:
             raise ConnectionResetError("the daemon closed it")
         return chunk
-
-    def _allow(self, deadline: float) -> None:
-        """Has the socket give up at the deadline, or up to a fiftieth of the time later: so it is seldom told anew."""
-        left = _remaining(deadline)
-        if left <= self._allowed <= 1.02 * left:
-            return
-        self._allowed = 1.01 * left
-        if self._by_kernel:
-            seconds = int(self._allowed)
-            # Never 0, which would be for ever.
-            wait = _TIMEVAL.pack(seconds, max(1, int((self._allowed - seconds) * 1_000_000)))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
-        else:
-            self._socket.settimeout(self._allowed)
 
     def _take(self, chunk: bytes, deadline: float) -> None:
         for opcode, payload in self._reader.feed(chunk):
