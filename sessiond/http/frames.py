@@ -78,12 +78,13 @@ def close_payload(code: int, reason: bytes = b"") -> bytes:
 
 
 def goodbye(payload: bytes | bytearray) -> bytes:
-    """With what a close frame is answered: its own code, if it may stand there (§7.4.1), or none if it has none."""
+    """With what a close frame is answered: 1000, or 1001 for that; none for none; 1002 for a code that may not stand there
+    (§7.4.1)."""
     if not payload:
         return b""
     code = _LENGTH_16.unpack_from(payload)[0] if len(payload) > 1 else 0
     if (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999:
-        return close_payload(code)
+        return close_payload(code if code == 1001 else 1000)
     return close_payload(CLOSE_PROTOCOL_ERROR)
 
 

@@ -152,7 +152,10 @@ class _Connection(asyncio.Protocol):
         )
 
     def _pump(self) -> None:
-        """Carries out what has come, in order, until there is no more, the connection is held, or it has had its share."""
+        """Carries out what has come, in order, until there is no more or the connection is held.
+
+        All at once, so that what came before a stop is begun before it; what is answered leaves a part at a time.
+        """
         done = 0
         while not (self._is_due or self._is_held or self._is_over):
             if self._parts:
@@ -171,7 +174,8 @@ class _Connection(asyncio.Protocol):
                 self._heard(*frame)
                 done += 1
             if done >= PART:
-                self._wake()  # others are to have their turn
+                self.flush()
+                done = 0
         self.flush()
         if self._reader.unread or self._is_held or self._is_paused or self._is_due:
             self._watch_reading()
@@ -181,8 +185,7 @@ class _Connection(asyncio.Protocol):
         unread = self._reader.unread
         if unread > MAX_UNREAD and self._overdue is None and not self._is_closing:
             self._overdue = self._loop.call_later(self._patience, self._waited)
-        has_more = self._is_due and (unread > MAX_UNREAD or len(self._parts) > 0)
-        if (has_more or self._is_held) is not self._is_paused and not self._transport.is_closing():
+        if self._is_held is not self._is_paused and not self._transport.is_closing():
             self._is_paused = not self._is_paused
             (self._transport.pause_reading if self._is_paused else self._transport.resume_reading)()
 

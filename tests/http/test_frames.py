@@ -133,13 +133,14 @@ def test_a_frame_of_ours_has_the_shortest_length(size: int) -> None:
     [
         (b"", b""),
         ((1000).to_bytes(2) + b"bye", (1000).to_bytes(2)),
-        ((4999).to_bytes(2), (4999).to_bytes(2)),
+        ((1001).to_bytes(2), (1001).to_bytes(2)),
+        ((4999).to_bytes(2), (1000).to_bytes(2)),
         *((code.to_bytes(2), (1002).to_bytes(2)) for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000)),
         (b"\x03", (1002).to_bytes(2)),
     ],
 )
 def test_a_close_is_answered_in_kind(payload: bytes, answer: bytes) -> None:
-    """With its own code, and with 1002 where that is none that may stand there."""
+    """With 1000 or 1001, and with 1002 where there is a code that may not stand there."""
     assert frames.goodbye(payload) == answer
 
 
