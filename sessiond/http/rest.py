@@ -387,7 +387,7 @@ def _acceptable(accept: Any, record: Record) -> tuple[str, bytes]:
 
 @lru_cache(256)
 def _liked(accept: str) -> tuple[str, ...]:
-    """The formats that a reader takes, the one he likes best first. Programs always say the same: kept, it is worth 8 µs."""
+    """The formats that a reader takes, the one he likes best first. Programs always say the same: kept, it costs 0.1 µs instead of 5."""
     liked = _likes(accept)
     order = sorted((codec.JSON, codec.MSGPACK, codec.BYTES), key=lambda format: -liked[format])
     return tuple(format for format in order if liked[format] > 0)

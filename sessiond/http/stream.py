@@ -157,7 +157,7 @@ class _Connection(asyncio.Protocol):
         All at once, so that what came before a stop is begun before it; what is answered leaves a part at a time.
         """
         done = 0
-        while not (self._is_due or self._is_held or self._is_over):
+        while not (self._is_held or self._is_over):
             if self._parts:
                 part = self._parts.popleft()
                 self._take(part)
@@ -177,7 +177,7 @@ class _Connection(asyncio.Protocol):
                 self.flush()
                 done = 0
         self.flush()
-        if self._reader.unread or self._is_held or self._is_paused or self._is_due:
+        if self._reader.unread or self._is_held or self._is_paused:
             self._watch_reading()
 
     def _watch_reading(self) -> None:

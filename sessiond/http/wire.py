@@ -39,6 +39,7 @@ from sessiond.calls import (
 from sessiond.engine import Entry
 from sessiond.errors import Refused
 from sessiond.events import Event
+from sessiond.http.frames import CLOSE_TOO_LARGE
 from sessiond.record import Answer
 
 PROTOCOL = "sessiond.1"
@@ -51,7 +52,6 @@ STOPPING: list[Any] = [0, "stopping"]
 CLOSE_STOPPING = 1001
 CLOSE_NOT_BINARY = 1003
 CLOSE_MALFORMED = 1007
-CLOSE_TOO_LARGE = 1009
 CLOSE_UNAUTHORIZED = 4401  # the private range of RFC 6455 §7.4.2; 401 in HTTP says the same
 
 

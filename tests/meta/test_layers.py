@@ -27,8 +27,9 @@ FLOORS = [
     {"store"},
     {
         *("sweeper", "timekeeper", "http.address", "http.auth", "http.bounds", "http.limits", "http.problem"),
-        *("http.frames", "http.tls", "http.wire"),
+        *("http.frames", "http.tls"),
     },
+    {"http.wire"},
     {"http.listener", "http.rest", "http.stream", "http.exposition", "http.events"},
     {"http.openapi"},
     {"http.app"},

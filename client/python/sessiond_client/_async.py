@@ -25,7 +25,7 @@ T = TypeVar("T")
 class AsyncClient:
     """An asyncio client: one for a process. Its verbs and errors are those of `Client`, to be awaited.
 
-    Each event loop gets one connection. What is asked for in one turn of the loop travels as one message, so that many
+    Each event loop gets one connection. What several ask for in one turn of the loop travels as one message, so that many
     requests at once cost little more than one. A caller that is cancelled disturbs nobody else; a write of his may
     still be carried out.
     """

@@ -1,6 +1,7 @@
 """The connection of one event loop, and the calls that are under way on it.
 
-Everything that is asked for in one turn of the loop leaves as one message. There is no task and no timer for a call:
+What is asked for in one turn of the loop leaves as one message, but for a caller who comes alone and leaves at once.
+There is no task and no timer for a call:
 an answer completes its caller's future directly, and one timer watches all deadlines.
 """
 
