@@ -60,8 +60,10 @@ async def test_a_file_of_schema_1_is_brought_up_to_date(tmp_path: Path) -> None:
         now=NOW + 50,
     )
     told = await subject.expired()
+    swept = await subject.sweep_all(NOW + 50)
     await subject.engine.close()
 
+    assert 1 == swept
     assert [("ok", 3), ("ok", 1), ("ok", 1), ("ok", 3), ("ok", 3), ("ok", 2)] == [brief(answer) for answer in answers]
     assert {"x": 1} == data_of(answers[0])
     assert [("failed", "quota"), ("ok", 1), ("ok", 2), ("ok", 2), ("ok", 3)] == [brief(answer) for answer in grown]

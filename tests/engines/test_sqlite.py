@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sessiond.calls import Call
+from sessiond.calls import Call, Policy
 from sessiond.engine import execute
 from sessiond.engines.sqlite.engine import RELAXED_DELAY, RENEWAL_DELAY
 from sessiond.engines.sqlite.file import ROWS_PER_STATEMENT
@@ -977,3 +977,108 @@ async def test_a_file_has_one_owner_under_all_its_names(sqlite: Subject, tmp_pat
     (tmp_path / "hard.db").hardlink_to(sqlite.path)
     with pytest.raises(StartError, match="hard link"):
         await Subject(str(tmp_path / "hard.db")).open()
+
+
+# What is due -------------------------------------------------------------------------------------------
+
+BUCKET = 1 << 20
+START = (NOW // BUCKET + 1) * BUCKET
+"""The first instant of a bucket."""
+
+
+async def due(subject: Subject) -> dict[bytes, int]:
+    """The bucket in which the sweep will look at each row, less that of START."""
+    with plain(Path(subject.path)) as file:
+        assert [] == file.execute("select key from sessions where due > expires_at >> 20").fetchall()
+        return {key: due - START // BUCKET for key, due in file.execute("select key, due from sessions")}
+
+
+async def test_a_session_that_lives_longer_is_put_off_by_the_sweep(sqlite: Subject) -> None:
+    """A write leaves the index of what is due alone, and no answer shows it: counts are right before the sweep and after."""
+    await sqlite.one(create("a", ttl=BUCKET), now=START)
+    await sqlite.one(set_("a", ttl=5 * BUCKET), now=START)
+    written = await due(sqlite)
+    counts = [await sqlite.one(count(), now=START + BUCKET)]
+    swept = [await sqlite.engine.sweep(START + BUCKET, 10)]
+    put_off = await due(sqlite)
+    for now in (START + 5 * BUCKET - 1, START + 5 * BUCKET):
+        counts.append(await sqlite.one(count(), now=now))
+        swept.append(await sqlite.engine.sweep(now, 10))
+
+    assert {key("a"): 1} == written
+    assert {key("a"): 5} == put_off
+    assert [("ok", 1), ("ok", 1), ("ok", 0)] == [brief(answer) for answer in counts]
+    assert [0, 0, 1] == swept
+
+
+async def test_an_end_that_comes_nearer_is_due_sooner(sqlite: Subject) -> None:
+    """A shorter lifetime, a destroy and the alias that a rotate leaves are swept in their time."""
+    await sqlite.ask(*(create(name, ttl=9 * BUCKET) for name in ("shorter", "gone", "moved", "stays")), now=START)
+    await sqlite.ask(set_("shorter", ttl=BUCKET), destroy("gone"), rotate("moved", "new", grace=1000), now=START)
+    found = await due(sqlite)
+    swept = [await sqlite.engine.sweep(START + wait, 10) for wait in (1000, BUCKET, BUCKET)]
+
+    assert {
+        key(name): bucket for name, bucket in (("shorter", 1), ("gone", 0), ("moved", 0), ("new", 9), ("stays", 9))
+    } == found
+    assert [0, 3, 0] == swept
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_many_that_live_on_do_not_hide_who_died(sqlite: Subject, limit: int) -> None:
+    """However many a sweep has to put off first, it finds the dead, and says that there are no more only when there are none."""
+    await sqlite.ask(*(create(str(n), ttl=BUCKET) for n in range(60)), now=START)
+    await sqlite.ask(*(set_(str(n), ttl=3 * BUCKET) for n in range(60) if n % 20 != 19), now=START)
+
+    swept = await sqlite.sweep_all(START + BUCKET, limit)
+
+    assert 3 == swept
+    assert {3} == set((await due(sqlite)).values())
+
+
+async def test_a_sweep_that_cannot_be_written_puts_nothing_off(sqlite: Subject) -> None:
+    """What lives on is left where it was, and put off when writing works again."""
+    await sqlite.one(create("a", ttl=BUCKET), now=START)
+    await sqlite.one(set_("a", ttl=3 * BUCKET), now=START)
+    await pragma(sqlite, "query_only = on")
+    failed = await sqlite.engine.sweep(START + BUCKET, 10)
+    kept = await due(sqlite)
+    await pragma(sqlite, "query_only = off")
+    await sqlite.engine.sweep(START + BUCKET, 10)
+
+    assert 0 == failed
+    assert {key("a"): 1} == kept
+    assert {key("a"): 3} == await due(sqlite)
+
+
+async def test_one_that_was_put_off_hides_no_end_from_a_quota(sqlite: Subject) -> None:
+    """A count for a quota holds no longer than to the bucket's end, though the only one that is due lives on beyond it."""
+    two = Policy(ttl=TTL, max_sessions=2)
+    await sqlite.one(create("long", ttl=1), now=START)
+    await sqlite.ask(set_("long", ttl=9 * BUCKET), create("short", ttl=BUCKET + 5), now=START)
+
+    full = await sqlite.one(create("third", policy=two), now=START + 1)
+    free = await sqlite.one(create("third", policy=two), now=START + BUCKET + 5)
+
+    assert [("failed", "quota"), ("ok", 1)] == [brief(full), brief(free)]
+
+
+async def test_a_count_reads_what_is_due_and_not_the_namespace(sqlite: Subject) -> None:
+    """SQLite's steps for a count do not grow with the sessions that live."""
+    steps: list[int] = []
+    for _ in range(2):
+        await sqlite.ask(*(create(f"{len(steps)} {n}", ttl=9 * BUCKET) for n in range(500)), now=START)
+        await sqlite.ask(count(), now=START)  # the statement is prepared
+        ran = 0
+
+        def ticked() -> None:
+            nonlocal ran
+            ran += 1
+
+        engine: Any = sqlite.engine
+        await engine._file._reader.set_progress_handler(ticked, 1)
+        await sqlite.ask(count(), now=START)
+        await engine._file._reader.set_progress_handler(None, 0)
+        steps.append(ran)
+
+    assert 0 < steps[1] <= steps[0] + 10

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import aiosqlite
 
@@ -26,6 +26,8 @@ from sessiond.errors import Damaged, StartError
 from sessiond.limits import Member, Usage
 from sessiond.record import REPEAT_WINDOW, Record, size_of
 from sessiond.vault import Vault
+
+T = TypeVar("T")
 
 _GONE, _SESSION, _ALIAS = 0, 1, 2
 
@@ -68,16 +70,17 @@ _KEYS_USER = """
     select key from sessions indexed by sessions_by_user
     where namespace = ? and user in (%s) and kind = 1 and expires_at > ?"""
 
-# The maintained number, less the few that have died since the last sweep.
+# The maintained number, less the few that have died since the last sweep. Those are found by what is due: left to choose,
+# SQLite reads the whole namespace.
 _COUNT = """
     select ifnull((select sessions from tallies where namespace = ?1 and user = ''), 0)
-        - (select count(*) from sessions
-           where expires_at >> 20 <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1)"""
+        - (select count(*) from sessions indexed by sessions_by_due
+           where due <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1)"""
 
 _COUNT_USER = """
     select ifnull((select sum(sessions) from tallies where namespace = ?1 and user in (%s)), 0)
-        - (select count(*) from sessions
-           where expires_at >> 20 <= ?2 >> 20 and expires_at <= ?2 and kind = 1 and namespace = ?1 and user in (%s))"""
+        - (select count(*) from sessions indexed by sessions_by_user
+           where expires_at <= ?2 and kind = 1 and namespace = ?1 and user in (%s))"""
 
 _ROSTER = f"""
     select {_COLUMNS} from sessions indexed by sessions_by_user
@@ -90,8 +93,8 @@ _USAGE = """
             - count(*) filter (where expires_at <= :now),
         ifnull((select bytes from tallies where namespace = :namespace and user = ''), 0)
             - ifnull(sum(size) filter (where expires_at <= :now), 0),
-        ifnull(min(expires_at) filter (where expires_at > :now), ((:now >> 20) + 1) << 20)
-    from sessions where expires_at >> 20 <= :now >> 20 and kind = 1 and namespace = :namespace"""
+        min(ifnull(min(expires_at) filter (where expires_at > :now), 1 << 62), ((:now >> 20) + 1) << 20)
+    from sessions indexed by sessions_by_due where due <= :now >> 20 and kind = 1 and namespace = :namespace"""
 
 _LATEST = "select latest from clock"
 
@@ -100,10 +103,13 @@ _KEEP_TIME = """
     update clock set latest = :now
     where latest < :now and exists (select 1 from tallies where user = '' and sessions > 0)"""
 
+# What has died, and what lives on beyond this bucket.
 _DUE = """
-    select rowid, namespace, key from sessions
-    where expires_at >> 20 <= :now >> 20 and expires_at <= :now - iif(kind = 1, 0, :window)
-    order by expires_at >> 20 limit :limit"""
+    select rowid, namespace, key, expires_at > :now from sessions indexed by sessions_by_due
+    where due <= :now >> 20 and (expires_at <= :now - iif(kind = 1, 0, :window) or expires_at >> 20 > :now >> 20)
+    order by due limit :limit"""
+
+_PUT_OFF = "update sessions set due = expires_at >> 20 where rowid in (%s)"
 
 # Asked again in the same breath as it is deleted: a row may have come back to life since it was found.
 _SWEEP = """
@@ -338,31 +344,42 @@ class SessionFile:
         except sqlite3.Error as e:
             raise _storage_error(e) from e
 
-    async def sweep(self, now: int, limit: int, spared: Set[Address]) -> list[tuple[Address, bool]]:
-        """Deletes at most `limit` of the dead, but for those `spared`, in one commit; which, and whether each was a session."""
+    async def sweep(self, now: int, limit: int, spared: Set[Address]) -> tuple[list[tuple[Address, bool]], bool]:
+        """Looks at what is due, `limit` rows at most, in one commit: the dead are deleted, but for those `spared`, and what
+        lives on is put off. Which are gone, and whether each was a session; and whether nothing is left that is due.
+        """
         enough = {"now": now, "window": REPEAT_WINDOW, "limit": limit + len(spared)}
         try:
             due = await self._reader.execute_fetchall(_DUE, enough)
         except sqlite3.Error as e:
             raise StorageError("storage_failed", f"The storage could not be read: {e}.", fatal=False) from e
-        rowids = [rowid for rowid, *address in due if tuple(address) not in spared][:limit]
-        if not rowids:
-            return []
+        found = [(rowid, lives) for rowid, *address, lives in due if lives or tuple(address) not in spared]
+        taken = found[:limit]
+        dead = [rowid for rowid, lives in taken if not lives]
+        late = [rowid for rowid, lives in taken if lives]
         gone: list[Any] = []
         try:
-            async with self._transaction():
-                # The user of an encrypted row is known from its record alone.
-                size, extra = (_SEALED_PER_QUERY, _COLUMNS) if self._vault.encrypts else (_KEYS_PER_QUERY, "null")
-                for start in range(0, len(rowids), size):
-                    chunk = rowids[start : start + size]
-                    sweep = _SWEEP % (_marks(len(chunk)), extra)
-                    rows = list(await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW)))
-                    await self._writer.executemany(_REMEMBER, [self._expiry(row) for row in rows if row[2] == _SESSION])
-                    gone += [row[:3] for row in rows]
-                await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
+            if taken:
+                async with self._transaction():
+                    for chunk in _chunks(late, _KEYS_PER_QUERY):
+                        await self._writer.execute_fetchall(_PUT_OFF % _marks(len(chunk)), chunk)
+                    gone = await self._delete(dead, now)
         except sqlite3.Error as e:
             raise _storage_error(e) from e
-        return [((row[0], row[1]), row[2] == _SESSION) for row in gone]
+        return [((row[0], row[1]), row[2] == _SESSION) for row in gone], len(found) < limit
+
+    async def _delete(self, dead: list[int], now: int) -> list[Any]:
+        """Deletes those of the rows that are still dead, and remembers the sessions among them; the rows, less the record."""
+        gone: list[Any] = []
+        # The user of an encrypted row is known from its record alone.
+        size, extra = (_SEALED_PER_QUERY, _COLUMNS) if self._vault.encrypts else (_KEYS_PER_QUERY, "null")
+        for chunk in _chunks(dead, size):
+            sweep = _SWEEP % (_marks(len(chunk)), extra)
+            rows = list(await self._writer.execute_fetchall(sweep, (*chunk, now, REPEAT_WINDOW)))
+            await self._writer.executemany(_REMEMBER, [self._expiry(row) for row in rows if row[2] == _SESSION])
+            gone += [row[:3] for row in rows]
+        await self._writer.execute_fetchall(_FORGET, (_KEPT_EXPIRIES,))
+        return gone
 
     async def keep_time(self, latest: int) -> None:
         """Remembers an instant, if sessions rest here. Raises StorageError."""
@@ -441,7 +458,8 @@ class SessionFile:
             kind = _SESSION if record.target is None else _ALIAS
             user = self._vault.tag(address[0], record.user)
             columns = (*address, kind, user, record.expires_at, record.version)
-        return (*columns, 0 if record is None else size_of(record), self._vault.seal(codec.pack(columns), record))
+        size = 0 if record is None else size_of(record)
+        return (*columns, size, self._vault.seal(codec.pack(columns), record), columns[4] >> 20)
 
     def _open(self, row: Any) -> Record | None:
         if type(row[-1]) is not bytes:
@@ -475,7 +493,7 @@ def _text(raw: bytes) -> str:
 @cache
 def _upsert(rows: int) -> str:
     return f"""
-        insert into sessions ({_COLUMNS}) values {", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * rows)}
+        insert into sessions ({_COLUMNS}, due) values {", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)}
         on conflict do update set kind = excluded.kind, user = excluded.user, expires_at = excluded.expires_at,
             version = excluded.version, size = excluded.size, sealed = excluded.sealed"""
 
@@ -488,7 +506,7 @@ def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
     return [value for row in rows for value in row]
 
 
-def _chunks(rows: list[tuple[Any, ...]], size: int) -> Iterable[list[tuple[Any, ...]]]:
+def _chunks(rows: list[T], size: int) -> Iterable[list[T]]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
