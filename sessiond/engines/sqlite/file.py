@@ -47,6 +47,7 @@ _PRAGMAS = (
     "pragma cache_size = -65536",  # 64 MiB of pages
     "pragma secure_delete = on",  # what is destroyed leaves no bytes in the file
     "pragma foreign_keys = off",
+    "pragma wal_autocheckpoint = 4000",
 )
 
 _COLUMNS = "namespace, key, kind, user, expires_at, version, size, sealed"
