@@ -38,7 +38,7 @@ Which of the dead are kept until a sweep is the engine's business: no call may t
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from sessiond.calls import Call
 from sessiond.codec import Value
@@ -79,6 +79,14 @@ class Expired(Value, frozen=True):
     reason: Literal["expired", "evicted"] = "expired"
 
 
+class Swept(NamedTuple):
+    """What one step of sweeping did. `removed`: how many records it took away. `is_over`: nothing is left that is due, or it
+    could not be done now."""
+
+    removed: int
+    is_over: bool
+
+
 class Lane(Protocol):
     """One caller's line to the engine: a connection, say. It needs no closing."""
 
@@ -110,8 +118,8 @@ class Engine(Protocol):
 
     def lane(self) -> Lane: ...
 
-    async def sweep(self, now: int, limit: int) -> int:
-        """Removes at most `limit` of what has died by `now`; how many it removed. Fewer than `limit`: no more are due.
+    async def sweep(self, now: int, limit: int) -> Swept:
+        """Removes what has died by `now`, and looks at `limit` records at most: one step, however many are due.
 
         Each session among them leaves an `Expired`, in the same step as it goes; destroyed sessions and aliases leave
         nothing. No answer of any call changes by a sweep.

@@ -26,7 +26,7 @@ from sessiond.calls import (
     Touch,
 )
 from sessiond.clock import Clock
-from sessiond.engine import Engine, Lane, Reply, execute
+from sessiond.engine import Engine, Lane, Reply, Swept, execute
 from sessiond.events import EventLog
 from sessiond.metrics import CallFigures, EngineFigures
 from sessiond.record import Answer, Ended
@@ -108,9 +108,9 @@ class Store:
                 numbers[namespace] = answer.value
         return numbers
 
-    async def sweep(self, limit: int) -> int:
+    async def sweep(self, limit: int) -> Swept:
         swept = await self._engine.sweep(self.clock.now(), limit)
-        if swept:
+        if swept.removed:
             await self.catch_up()
         return swept
 

@@ -20,7 +20,7 @@ async def sweep_for_ever(store: Store, interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
         try:
-            while await store.sweep(BATCH) == BATCH:  # noqa: ASYNC110 (it waits for nothing: it makes way)
+            while not (await store.sweep(BATCH)).is_over:  # noqa: ASYNC110 (it waits for nothing: it makes way)
                 await asyncio.sleep(PAUSE)
         except Exception:
             log.exception("a sweep failed")

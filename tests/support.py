@@ -200,9 +200,12 @@ class Subject:
 
     async def sweep_all(self, now: int, limit: int = 100) -> int:
         total = 0
-        while (swept := await self.engine.sweep(now, limit)) == limit:
-            total += swept
-        return total + swept
+        while True:
+            swept = await self.engine.sweep(now, limit)
+            assert swept.removed <= limit
+            total += swept.removed
+            if swept.is_over:
+                return total
 
     async def expired(self) -> list[Expired]:
         return await self.engine.expired(0, 100_000)

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Literal
 
 from sessiond.calls import Address, Call, Count, DestroyAll, List
-from sessiond.engine import Entry, Expired, Reply, entry
+from sessiond.engine import Entry, Expired, Reply, Swept, entry
 from sessiond.engines import Options
 from sessiond.limits import Member, Usage, confine
 from sessiond.metrics import EngineFigures
@@ -62,7 +62,7 @@ class MemoryEngine:
                     self._put(address, record)
                 reply(position, outcome.told)
 
-    async def sweep(self, now: int, limit: int) -> int:
+    async def sweep(self, now: int, limit: int) -> Swept:
         started = perf_counter()
         dead: list[tuple[Address, Record]] = []
         for address, record in self._due_by(now):
@@ -76,7 +76,7 @@ class MemoryEngine:
                 self._remember(address, record.user, record.expires_at, "expired")
         self.figures.swept += len(dead)
         self.figures.sweep_seconds.observe(perf_counter() - started)
-        return len(dead)
+        return Swept(len(dead), len(dead) < limit)
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return [event for event in self._expired if event.number > after][:limit]

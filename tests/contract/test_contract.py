@@ -982,12 +982,13 @@ async def test_an_alias_leads_within_its_namespace(subject: Subject) -> None:
 
 
 async def test_a_sweep_is_bounded_and_says_when_it_is_done(subject: Subject) -> None:
-    """A sweep removes at most what it is told; fewer means that no more is due."""
+    """A sweep looks at most at what it is told, and says when nothing more is due."""
     await subject.ask(*[create(str(n), ttl=1) for n in range(10)], create("lives"))
 
     swept = [await subject.engine.sweep(NOW + 1, 4) for _ in range(4)]
 
-    assert [4, 4, 2, 0] == swept
+    assert [4, 4, 2, 0] == [step.removed for step in swept]
+    assert [False, False, True] == [swept[n].is_over for n in (0, 1, 3)]
     assert 10 == len(await subject.expired())
     assert ("ok", 1) == brief(await subject.one(get("lives"), NOW + 1))
 
@@ -998,7 +999,7 @@ async def test_a_sweep_of_very_many(subject: Subject) -> None:
 
     swept = await subject.engine.sweep(NOW + 1, 1_000_000)
 
-    assert 700 == swept
+    assert (700, True) == swept
 
 
 async def test_a_sweep_leaves_expired_for_sessions_only(subject: Subject) -> None:
@@ -1036,7 +1037,7 @@ async def test_a_session_that_was_renewed_is_not_swept(subject: Subject) -> None
     swept = await subject.engine.sweep(NOW + 50, 100)
     await subject.reopen()
 
-    assert 0 == swept
+    assert (0, True) == swept
     assert [] == await subject.expired()
     if subject.persists:
         assert ("ok", 1) == brief(await subject.one(get("a"), NOW + 50))

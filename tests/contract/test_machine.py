@@ -459,7 +459,7 @@ class Lives(RuleBasedStateMachine):
     def sweep_in_part(self, limit: int) -> None:
         self.swept_in_part = True  # which of the dead went first is the engine's business
         for engine in self.engines:
-            assert self.runner.run(engine.engine.sweep(self.now, limit)) <= limit
+            assert self.runner.run(engine.engine.sweep(self.now, limit)).removed <= limit
 
     @precondition(lambda self: self.now > NOW)
     @rule()

@@ -11,6 +11,7 @@ import pytest
 from sessiond import codec
 from sessiond.calls import Policy
 from sessiond.engines.sqlite.schema import APPLICATION_ID, STEPS
+from sessiond.errors import StartError
 from sessiond.record import Record, size_of
 from sessiond.vault import Vault
 from tests.support import HOUR, NOW, TTL, Subject, brief, count, create, data_of, get, key, rotate, set_, touch
@@ -61,9 +62,10 @@ async def test_a_file_of_schema_1_is_brought_up_to_date(tmp_path: Path) -> None:
     )
     told = await subject.expired()
     swept = await subject.sweep_all(NOW + 50)
+    put_off = rows(tmp_path / "sessions.db", "select count(*) from sessions where due = 0 and kind = 1")
     await subject.engine.close()
 
-    assert 1 == swept
+    assert (1, [(0,)]) == (swept, put_off)
     assert [("ok", 3), ("ok", 1), ("ok", 1), ("ok", 3), ("ok", 3), ("ok", 2)] == [brief(answer) for answer in answers]
     assert {"x": 1} == data_of(answers[0])
     assert [("failed", "quota"), ("ok", 1), ("ok", 2), ("ok", 2), ("ok", 3)] == [brief(answer) for answer in grown]
@@ -99,6 +101,27 @@ async def test_a_damaged_text_in_schema_1_stops_nothing(tmp_path: Path) -> None:
     await subject.engine.close()
 
     assert [("ok", 3), ("failed", "integrity")] == [brief(answer) for answer in answers]
+
+
+async def test_an_older_file_with_a_damaged_page_is_left_as_it_is(tmp_path: Path) -> None:
+    """What cannot be brought up to date is not begun: the sentence says so, and who wrote the file can go on with it."""
+    path = tmp_path / "sessions.db"
+    write_schema_1(path, {str(n): RECORDS["a"] for n in range(100)})
+    with closing(sqlite3.connect(path)) as file:
+        (root,) = file.execute("select rootpage from sqlite_schema where name = 'sessions'").fetchone()
+        (size,) = file.execute("pragma page_size").fetchone()
+    raw = bytearray(path.read_bytes())
+    leaf = int.from_bytes(raw[(root - 1) * size + 8 :][:4], "big")  # the last one
+    raw[(leaf - 1) * size : leaf * size] = bytes(size)
+    path.write_bytes(raw)
+
+    with pytest.raises(
+        StartError, match=r"cannot be brought up to date: .*: the sessiond that wrote it opens it still"
+    ):
+        await Subject(str(path)).open()
+
+    assert [(1,)] == rows(path, "pragma user_version")
+    assert [("sessions",)] == rows(path, "select tbl_name from sqlite_schema where name = 'sessions_by_expiry'")
 
 
 @pytest.mark.parametrize("column", ["size = size + 1", "size = 0"])

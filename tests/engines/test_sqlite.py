@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -22,7 +23,7 @@ from sessiond.engines.sqlite.engine import RELAXED_DELAY, RENEWAL_DELAY
 from sessiond.engines.sqlite.file import ROWS_PER_STATEMENT
 from sessiond.engines.sqlite.schema import STEPS
 from sessiond.errors import StartError
-from sessiond.record import Answer, Ended
+from sessiond.record import REPEAT_WINDOW, Answer, Ended
 from tests.support import (
     HOUR,
     NOW,
@@ -919,7 +920,7 @@ async def test_a_sweep_on_a_full_disk(sqlite: Subject) -> None:
     await pragma(sqlite, "query_only = off")
     swept = await sqlite.engine.sweep(NOW + 1, 10)
 
-    assert (0, 1) == (failed, swept)
+    assert [(0, True), (1, True)] == [failed, swept]
     assert 1 == len(await sqlite.expired())
 
 
@@ -981,103 +982,202 @@ async def test_a_file_has_one_owner_under_all_its_names(sqlite: Subject, tmp_pat
 
 # What is due -------------------------------------------------------------------------------------------
 
-BUCKET = 1 << 20
-START = (NOW // BUCKET + 1) * BUCKET
-"""The first instant of a bucket."""
-
 
 async def due(subject: Subject) -> dict[bytes, int]:
-    """The bucket in which the sweep will look at each row, less that of START."""
+    """When the sweep will look at each row, in ms from NOW."""
     with plain(Path(subject.path)) as file:
-        assert [] == file.execute("select key from sessions where due > expires_at >> 20").fetchall()
-        return {key: due - START // BUCKET for key, due in file.execute("select key, due from sessions")}
+        assert [] == file.execute("select key from sessions where due > expires_at").fetchall()
+        return {key: due - NOW for key, due in file.execute("select key, due from sessions")}
 
 
 async def test_a_session_that_lives_longer_is_put_off_by_the_sweep(sqlite: Subject) -> None:
     """A write leaves the index of what is due alone, and no answer shows it: counts are right before the sweep and after."""
-    await sqlite.one(create("a", ttl=BUCKET), now=START)
-    await sqlite.one(set_("a", ttl=5 * BUCKET), now=START)
+    await sqlite.one(create("a", ttl=10))
+    await sqlite.one(set_("a", ttl=50))
     written = await due(sqlite)
-    counts = [await sqlite.one(count(), now=START + BUCKET)]
-    swept = [await sqlite.engine.sweep(START + BUCKET, 10)]
+    counts = [await sqlite.one(count(), now=NOW + 10)]
+    swept = [await sqlite.sweep_all(NOW + 10)]
     put_off = await due(sqlite)
-    for now in (START + 5 * BUCKET - 1, START + 5 * BUCKET):
+    for now in (NOW + 49, NOW + 50):
         counts.append(await sqlite.one(count(), now=now))
-        swept.append(await sqlite.engine.sweep(now, 10))
+        swept.append(await sqlite.sweep_all(now))
 
-    assert {key("a"): 1} == written
-    assert {key("a"): 5} == put_off
+    assert {key("a"): 10} == written
+    assert {key("a"): 50} == put_off
     assert [("ok", 1), ("ok", 1), ("ok", 0)] == [brief(answer) for answer in counts]
     assert [0, 0, 1] == swept
 
 
 async def test_an_end_that_comes_nearer_is_due_sooner(sqlite: Subject) -> None:
     """A shorter lifetime, a destroy and the alias that a rotate leaves are swept in their time."""
-    await sqlite.ask(*(create(name, ttl=9 * BUCKET) for name in ("shorter", "gone", "moved", "stays")), now=START)
-    await sqlite.ask(set_("shorter", ttl=BUCKET), destroy("gone"), rotate("moved", "new", grace=1000), now=START)
+    later = REPEAT_WINDOW + 100
+    await sqlite.ask(*(create(name, ttl=9 * later) for name in ("shorter", "gone", "moved", "stays")))
+    await sqlite.ask(set_("shorter", ttl=later), destroy("gone"), rotate("moved", "new", grace=100))
     found = await due(sqlite)
-    swept = [await sqlite.engine.sweep(START + wait, 10) for wait in (1000, BUCKET, BUCKET)]
+    swept = [await sqlite.sweep_all(NOW + wait) for wait in (100, later - 1, later, later)]
 
     assert {
-        key(name): bucket for name, bucket in (("shorter", 1), ("gone", 0), ("moved", 0), ("new", 9), ("stays", 9))
+        key("shorter"): later,
+        key("gone"): 0,
+        key("moved"): 100,
+        key("new"): 9 * later,
+        key("stays"): 9 * later,
     } == found
-    assert [0, 3, 0] == swept
+    assert [0, 1, 2, 0] == swept
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1000])
 async def test_many_that_live_on_do_not_hide_who_died(sqlite: Subject, limit: int) -> None:
-    """However many a sweep has to put off first, it finds the dead, and says that there are no more only when there are none."""
-    await sqlite.ask(*(create(str(n), ttl=BUCKET) for n in range(60)), now=START)
-    await sqlite.ask(*(set_(str(n), ttl=3 * BUCKET) for n in range(60) if n % 20 != 19), now=START)
+    """However many have to be put off first, the sweep goes on to the dead, and each step takes as many as it may."""
+    await sqlite.ask(*(create(str(n), ttl=10) for n in range(60)))
+    await sqlite.ask(*(set_(str(n), ttl=30) for n in range(60) if n % 20 != 19))
 
-    swept = await sqlite.sweep_all(START + BUCKET, limit)
+    steps = [await sqlite.engine.sweep(NOW + 10, limit)]
+    while not steps[-1].is_over:
+        steps.append(await sqlite.engine.sweep(NOW + 10, limit))
 
-    assert 3 == swept
-    assert {3} == set((await due(sqlite)).values())
+    assert 3 == sum(step.removed for step in steps)
+    assert len(steps) <= 60 // limit + 2
+    assert {30} == set((await due(sqlite)).values())
 
 
-async def test_a_sweep_that_cannot_be_written_puts_nothing_off(sqlite: Subject) -> None:
-    """What lives on is left where it was, and put off when writing works again."""
-    await sqlite.one(create("a", ttl=BUCKET), now=START)
-    await sqlite.one(set_("a", ttl=3 * BUCKET), now=START)
-    await pragma(sqlite, "query_only = on")
-    failed = await sqlite.engine.sweep(START + BUCKET, 10)
+async def test_a_step_goes_on_where_the_last_one_was(sqlite: Subject) -> None:
+    """Who dies between two steps is swept before it is over, whoever was noted before."""
+    await sqlite.ask(*(create(str(n), ttl=10) for n in range(5)), create("soon", ttl=11))
+
+    first = await sqlite.engine.sweep(NOW + 10, 3)
+    rest = await sqlite.sweep_all(NOW + 11, 3)
+
+    assert (3, False) == first
+    assert 3 == rest
+
+
+async def test_a_session_that_is_renewed_in_memory_alone_is_spared(sqlite: Subject) -> None:
+    """The file says that it is dead, and what is in memory that it lives; the sweep ends all the same."""
+    await sqlite.ask(*(create(str(n), ttl=10) for n in range(3)))
+    await sqlite.one(touch("0", 100), now=NOW + 9)
+
+    swept = await sqlite.sweep_all(NOW + 10, 1)
+    left = await sqlite.one(get("0"), now=NOW + 10)
+
+    assert 2 == swept
+    assert ("ok", 1) == brief(left)
+
+
+@contextmanager
+def failing(subject: Subject, code: int, statement: str, value: object = None) -> Iterator[None]:
+    """The writer's statements of that beginning fail with SQLite's `code`, those alone that name `value`, if one is given."""
+    writer = writer_of(subject)
+    real = writer.execute_fetchall
+
+    async def execute_fetchall(sql: str, values: Any = ()) -> Any:
+        if sql.split()[: len(statement.split())] == statement.split() and (value is None or value in values):
+            error = sqlite3.OperationalError("injected")
+            error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_INJECTED"
+            raise error
+        return await real(sql, values)
+
+    writer.execute_fetchall = execute_fetchall
+    yield
+    writer.execute_fetchall = real
+
+
+async def test_a_failed_sweep_puts_nothing_off(sqlite: Subject) -> None:
+    """What is put off and what is deleted are one commit: both are there after it, or neither."""
+    await sqlite.ask(create("lives", ttl=10), create("dead", ttl=10))
+    await sqlite.one(set_("lives", ttl=30))
+    with failing(sqlite, sqlite3.SQLITE_FULL, "commit"):
+        failed = await sqlite.engine.sweep(NOW + 10, 10)
     kept = await due(sqlite)
-    await pragma(sqlite, "query_only = off")
-    await sqlite.engine.sweep(START + BUCKET, 10)
+    swept = await sqlite.sweep_all(NOW + 10)
 
-    assert 0 == failed
-    assert {key("a"): 1} == kept
-    assert {key("a"): 3} == await due(sqlite)
+    assert (0, True) == failed
+    assert {key("lives"): 10, key("dead"): 10} == kept
+    assert 1 == swept
+    assert {key("lives"): 30} == await due(sqlite)
 
 
-async def test_one_that_was_put_off_hides_no_end_from_a_quota(sqlite: Subject) -> None:
-    """A count for a quota holds no longer than to the bucket's end, though the only one that is due lives on beyond it."""
+def broken_chain(raw: bytearray) -> None:
+    """The data of a large row lie in pages of their own, each linked to the next by its first four bytes."""
+    size = int.from_bytes(raw[16:18], "big")
+    page = next(at for at in range(size, len(raw), size) if raw[at + 4 : at + size] == b"x" * (size - 4))
+    raw[page : page + 4] = b"\xff\xff\xff\xf0"
+
+
+def no_text(raw: bytearray) -> None:
+    """The user `ann` (type 19 of SQLite's record format) of a namespace's text and a key's blob becomes a blob."""
+    (at,) = [found.start() for found in re.finditer(rb"\x1b\x4c\x09\x13", raw)]
+    raw[at + 3] = 18
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("damage", [broken_chain, no_text])
+async def test_a_damaged_row_stops_no_sweep(tmp_path: Path, damage: Callable[[bytearray], None], lives: bool) -> None:
+    """A row that SQLite itself finds damaged, whether it lives on or has died, keeps no other from being swept."""
+    path = tmp_path / "sessions.db"
+    subject = await Subject(str(path)).open()
+    large = b"x" * 20_000
+    await subject.ask(
+        *(create(str(n), ttl=10) for n in range(10)), create("damaged", large, "bytes", ttl=10, user="ann")
+    )
+    await subject.ask(set_("1", ttl=30), *([set_("damaged", large, "bytes", ttl=30)] if lives else []))
+    await subject.engine.close()
+    raw = bytearray(path.read_bytes())
+    damage(raw)
+    path.write_bytes(raw)
+
+    subject = await Subject(str(path)).open()
+    swept = [await subject.sweep_all(NOW + 10, limit) for limit in (3, 100)]
+    told = {event.key for event in await subject.expired()}
+    with plain(path) as file:
+        left = file.execute("select due from sessions indexed by sessions_by_due order by due").fetchall()
+    await subject.engine.close()
+
+    assert 0 == swept[1]
+    assert {key(str(n)) for n in range(10) if n != 1} == told - {key("damaged")}
+    assert (NOW + 30,) == left[-1]
+    assert len(left) == 11 - swept[0]
+
+
+async def test_a_sector_that_only_a_sweep_reads_ends_no_daemon(sqlite: Subject) -> None:
+    """A row that cannot be read from the disk stays; the others are swept, and on_fatal is not called."""
+    await sqlite.ask(*(create(str(n), ttl=10) for n in range(10)))
+    with failing(sqlite, sqlite3.SQLITE_IOERR_READ, "delete from sessions", value=5):
+        swept = await sqlite.sweep_all(NOW + 10)
+
+    assert 9 == swept
+    assert 1 == await sqlite.sweep_all(NOW + 10)
+
+
+async def test_one_that_lives_on_hides_no_end_from_a_quota(sqlite: Subject) -> None:
+    """A count for a quota holds until the next may die, though the only one that is due lives for much longer."""
     two = Policy(ttl=TTL, max_sessions=2)
-    await sqlite.one(create("long", ttl=1), now=START)
-    await sqlite.ask(set_("long", ttl=9 * BUCKET), create("short", ttl=BUCKET + 5), now=START)
+    await sqlite.one(create("long", ttl=1))
+    await sqlite.ask(set_("long", ttl=90), create("short", ttl=5))
 
-    full = await sqlite.one(create("third", policy=two), now=START + 1)
-    free = await sqlite.one(create("third", policy=two), now=START + BUCKET + 5)
+    full = await sqlite.one(create("third", policy=two), now=NOW + 1)
+    free = await sqlite.one(create("third", policy=two), now=NOW + 5)
 
     assert [("failed", "quota"), ("ok", 1)] == [brief(full), brief(free)]
 
 
-async def test_a_count_reads_what_is_due_and_not_the_namespace(sqlite: Subject) -> None:
-    """SQLite's steps for a count do not grow with the sessions that live."""
+@pytest.mark.parametrize("policy", [None, Policy(ttl=TTL, max_sessions=1)])
+async def test_a_count_reads_what_is_due_and_not_the_namespace(sqlite: Subject, policy: Policy | None) -> None:
+    """SQLite's steps for a count, asked for or for a quota, do not grow with the sessions that live."""
+    engine: Any = sqlite.engine
     steps: list[int] = []
     for _ in range(2):
-        await sqlite.ask(*(create(f"{len(steps)} {n}", ttl=9 * BUCKET) for n in range(500)), now=START)
-        await sqlite.ask(count(), now=START)  # the statement is prepared
+        await sqlite.ask(*(create(f"{len(steps)} {n}") for n in range(500)))
+        asked = count() if policy is None else create("one more", policy=policy)
+        await sqlite.ask(asked)  # the statement is prepared
         ran = 0
 
         def ticked() -> None:
             nonlocal ran
             ran += 1
 
-        engine: Any = sqlite.engine
         await engine._file._reader.set_progress_handler(ticked, 1)
-        await sqlite.ask(count(), now=START)
+        await sqlite.ask(asked)
         await engine._file._reader.set_progress_handler(None, 0)
         steps.append(ran)
 

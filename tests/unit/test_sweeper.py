@@ -9,10 +9,10 @@ import pytest
 from sessiond import calls
 from sessiond.calls import Policy
 from sessiond.clock import AdjustableClock
-from sessiond.engine import execute
+from sessiond.engine import Swept, execute
 from sessiond.engines import Options, open_engine
 from sessiond.store import Store
-from sessiond.sweeper import BATCH, sweep_for_ever
+from sessiond.sweeper import BATCH, PAUSE, sweep_for_ever
 
 POLICY = Policy(ttl=1)
 
@@ -58,7 +58,7 @@ async def test_a_failed_sweep_is_logged_and_tried_again(caplog: pytest.LogCaptur
     class Failing(Store):
         tries = 0
 
-        async def sweep(self, limit: int) -> int:
+        async def sweep(self, limit: int) -> Swept:
             self.tries += 1
             raise OSError("the disk is away")
 
@@ -70,4 +70,31 @@ async def test_a_failed_sweep_is_logged_and_tried_again(caplog: pytest.LogCaptur
         await end(task)
 
     assert "a sweep failed" in caplog.text
+    await store.close()
+
+
+async def test_a_step_that_removed_nothing_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweeper goes on, a short pause between two steps, until the store says that it is over."""
+    steps = [Swept(0, False), Swept(3, False), Swept(0, True)]
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    class Stepping(Store):
+        async def sweep(self, limit: int) -> Swept:
+            return steps.pop(0)
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0 if steps else 3600)
+
+    store = Stepping(
+        await open_engine("memory:", Options(0, False, pytest.fail)), AdjustableClock(), {"default": POLICY}
+    )
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    task = asyncio.create_task(sweep_for_ever(store, 7.0))
+    while len(waits) < 4:
+        await sleep(0)
+    await end(task)
+
+    assert [7.0, PAUSE, PAUSE, 7.0] == waits
     await store.close()

@@ -36,7 +36,7 @@ from sessiond.calls import (
     SessionCall,
     Set,
 )
-from sessiond.engine import Expired, Reply
+from sessiond.engine import Expired, Reply, Swept
 from sessiond.engines import Options
 from sessiond.engines.sqlite.cache import HotCache
 from sessiond.engines.sqlite.crowd import Absent, Crowd, Owner
@@ -69,8 +69,8 @@ MAX_RECOUNTS = 3
 PREFETCH = 500
 """How many of a waiting lane's records are fetched in one go."""
 
-STEP_PAUSE = 0.01
-"""Seconds between two steps of one sweep, or of resealing: the writes that waited behind the one go before the next."""
+RESEAL_PAUSE = 0.01
+"""Seconds between two steps of resealing: the writes that waited behind the one go before the next."""
 
 RESEAL_AGAIN = 1.0
 """Seconds until a step of resealing is tried again that failed; after each further failure twice as long, up to a minute."""
@@ -221,34 +221,29 @@ class SqliteEngine:
     def lane(self) -> _Lane:
         return _Lane(self)
 
-    async def sweep(self, now: int, limit: int) -> int:
+    async def sweep(self, now: int, limit: int) -> Swept:
         # In a task of its own: a caller that is cancelled must not leave a transaction half-way.
         return await asyncio.shield(self._start(self._sweep(now, limit)))
 
-    async def _sweep(self, now: int, limit: int) -> int:
+    async def _sweep(self, now: int, limit: int) -> Swept:
         self.latest = max(self.latest, now)
-        swept = 0
-        try:
-            while not self._closing:
-                async with self._writing:
-                    started = perf_counter()
-                    # What is not on disk yet is left alone: it may live there longer than the file knows.
-                    spared = self._gathering.rows.keys() | self._renewed.keys()
-                    gone, is_over = await self._file.sweep(now, limit - swept, spared)
-                    self.figures.sweep_seconds.observe(perf_counter() - started)
-                for address, _ in gone:
-                    if (record := self._cache.get(address)) is not None and now >= record.expires_at:
-                        self._cache.drop(address)
-                swept += len(gone)
-                self.figures.swept += len(gone)
-                if is_over or swept == limit:
-                    break
-                await asyncio.sleep(STEP_PAUSE)
-        except StorageError as e:
-            if e.fatal:
-                self._on_fatal(e.text)
-            log.warning("sweep: %s", e.text)
-        return swept
+        async with self._writing:
+            started = perf_counter()
+            try:
+                # What is not on disk yet is left alone: it may live there longer than the file knows.
+                spared = self._gathering.rows.keys() | self._renewed.keys()
+                gone, is_over = await self._file.sweep(now, limit, spared)
+            except StorageError as e:
+                if e.fatal:
+                    self._on_fatal(e.text)
+                log.warning("sweep: %s", e.text)
+                return Swept(0, is_over=True)
+            for address in gone:
+                if (record := self._cache.get(address)) is not None and now >= record.expires_at:
+                    self._cache.drop(address)
+            self.figures.swept += len(gone)
+            self.figures.sweep_seconds.observe(perf_counter() - started)
+        return Swept(len(gone), is_over)
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return await self._file.expired(after, limit)
@@ -695,7 +690,7 @@ class SqliteEngine:
                         f"; {before.damaged} rows opened under no key, and were left" if before.damaged else "",
                     )
                 again = RESEAL_AGAIN
-                pause = STEP_PAUSE if looked_at or over else again
+                pause = RESEAL_PAUSE if looked_at or over else again
             except StorageError as e:
                 if e.fatal:
                     self._on_fatal(e.text)

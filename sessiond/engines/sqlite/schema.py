@@ -150,16 +150,17 @@ STEPS = (
     """,
     # 4: writes that leave the index of expiries alone.
     """
-    -- The bucket, some 17 minutes wide, in which the sweep looks at a row: at most expires_at >> 20. A row that lives on
-    -- stays where it is, for to move it would dirty a second page in each commit; the sweep moves it when it comes to it.
+    -- When the sweep looks at a row, ms since the epoch: at most its expires_at. A row that lives on stays where it is in
+    -- the index, for to move it would dirty a second page in each commit; the sweep puts it off when it comes to it. Older
+    -- rows are looked at once: to set theirs here would end the start at the first damaged one.
     alter table sessions add column due integer not null default 0;
-    update sessions set due = expires_at >> 20;
 
     drop index sessions_by_expiry;
     create index sessions_by_due on sessions (due);
 
-    create trigger sessions_due_sooner after update of expires_at on sessions when new.expires_at >> 20 < new.due begin
-        update sessions set due = new.expires_at >> 20 where rowid = new.rowid;
+    -- A trigger, for SQLite writes an index anew for each column that an upsert names, whatever its value becomes.
+    create trigger sessions_due_sooner after update of expires_at on sessions when new.expires_at < new.due begin
+        update sessions set due = new.expires_at where rowid = new.rowid;
     end;
     """,
 )
