@@ -124,6 +124,18 @@ async def test_an_older_file_with_a_damaged_page_is_left_as_it_is(tmp_path: Path
     assert [("sessions",)] == rows(path, "select tbl_name from sqlite_schema where name = 'sessions_by_expiry'")
 
 
+async def test_a_step_that_fails_takes_back_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is behind by several steps is brought up to date by all of them or none."""
+    path = tmp_path / "sessions.db"
+    write_schema_1(path, RECORDS)
+    monkeypatch.setattr("sessiond.engines.sqlite.file.STEPS", (*STEPS, "create table sessions (no integer);"))
+
+    with pytest.raises(StartError, match="It holds what it held"):
+        await Subject(str(path)).open()
+
+    assert [(1,)] == rows(path, "pragma user_version")
+
+
 @pytest.mark.parametrize("column", ["size = size + 1", "size = 0"])
 async def test_a_wrong_size_is_damage(tmp_path: Path, column: str) -> None:
     """A row whose size is not that of its record is not what was written."""

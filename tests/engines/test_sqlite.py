@@ -1065,15 +1065,15 @@ async def test_a_session_that_is_renewed_in_memory_alone_is_spared(sqlite: Subje
 
 
 @contextmanager
-def failing(subject: Subject, code: int, statement: str, value: object = None) -> Iterator[None]:
-    """The writer's statements of that beginning fail with SQLite's `code`, those alone that name `value`, if one is given."""
+def failing(subject: Subject, name: str, statement: str, value: object = None) -> Iterator[None]:
+    """The writer's statements of that beginning fail with SQLite's error, those alone that name `value`, if one is given."""
     writer = writer_of(subject)
     real = writer.execute_fetchall
 
     async def execute_fetchall(sql: str, values: Any = ()) -> Any:
         if sql.split()[: len(statement.split())] == statement.split() and (value is None or value in values):
             error = sqlite3.OperationalError("injected")
-            error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_INJECTED"
+            error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
             raise error
         return await real(sql, values)
 
@@ -1086,7 +1086,7 @@ async def test_a_failed_sweep_puts_nothing_off(sqlite: Subject) -> None:
     """What is put off and what is deleted are one commit: both are there after it, or neither."""
     await sqlite.ask(create("lives", ttl=10), create("dead", ttl=10))
     await sqlite.one(set_("lives", ttl=30))
-    with failing(sqlite, sqlite3.SQLITE_FULL, "commit"):
+    with failing(sqlite, "SQLITE_FULL", "commit"):
         failed = await sqlite.engine.sweep(NOW + 10, 10)
     kept = await due(sqlite)
     swept = await sqlite.sweep_all(NOW + 10)
@@ -1139,14 +1139,70 @@ async def test_a_damaged_row_stops_no_sweep(tmp_path: Path, damage: Callable[[by
     assert len(left) == 11 - swept[0]
 
 
-async def test_a_sector_that_only_a_sweep_reads_ends_no_daemon(sqlite: Subject) -> None:
-    """A row that cannot be read from the disk stays; the others are swept, and on_fatal is not called."""
-    await sqlite.ask(*(create(str(n), ttl=10) for n in range(10)))
-    with failing(sqlite, sqlite3.SQLITE_IOERR_READ, "delete from sessions", value=5):
-        swept = await sqlite.sweep_all(NOW + 10)
+async def test_a_damaged_page_stops_no_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of a page that cannot be read stay, and the log says how many. So do those of the page before it, which SQLite wants
+    to join with it once they are few; all others are swept."""
+    path = tmp_path / "sessions.db"
+    subject = await Subject(str(path)).open()
+    await subject.ask(*(create(str(n), ttl=10) for n in range(300)))
+    await subject.engine.close()
+    with plain(path) as file:
+        (root,) = file.execute("select rootpage from sqlite_schema where name = 'sessions'").fetchone()
+        (size,) = file.execute("pragma page_size").fetchone()
+    raw = bytearray(path.read_bytes())
+    leaf = (int.from_bytes(raw[(root - 1) * size + 8 :][:4], "big") - 1) * size  # the last one
+    lost = int.from_bytes(raw[leaf + 3 : leaf + 5], "big")  # its rows
+    raw[leaf : leaf + size] = bytes(size)
+    path.write_bytes(raw)
 
-    assert 9 == swept
-    assert 1 == await sqlite.sweep_all(NOW + 10)
+    subject = await Subject(str(path)).open()
+    swept = [await subject.sweep_all(NOW + 10, limit) for limit in (7, 100)]
+    told = [event.key for event in await subject.expired()]
+    await subject.engine.close()
+
+    assert 0 < lost < 50
+    assert 300 - 3 * lost <= swept[0] <= 300 - lost
+    assert 0 == swept[1]
+    assert len(told) == len(set(told)) == swept[0]
+    assert f"sweep: {lost} rows that are due are damaged, and stay." in caplog.messages
+
+
+async def test_nobody_is_told_twice_when_a_sweep_fails_half_way(sqlite: Subject) -> None:
+    """What half of a step removed is told, also when the disk is full for the other half."""
+    await sqlite.ask(*(create(str(n), ttl=10) for n in range(10)))
+    full = failing(sqlite, "SQLITE_FULL", "delete from sessions", value=9)
+    with full, failing(sqlite, "SQLITE_CORRUPT", "delete from sessions", value=1):
+        swept = [await sqlite.engine.sweep(NOW + 10, 10) for _ in range(3)]
+    rest = await sqlite.sweep_all(NOW + 10)
+    told = [event.key for event in await sqlite.expired()]
+
+    assert (4, False) == swept[0]
+    assert 10 == sum(step.removed for step in swept) + rest
+    assert sorted(key(str(n)) for n in range(10)) == sorted(told)
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_FSYNC", "SQLITE_IOERR_READ"])
+async def test_a_sweep_whose_commit_fails_is_the_end(sqlite: Subject, name: str) -> None:
+    """No error of a commit is taken for the damage of a row: what is on disk is not known."""
+    await sqlite.ask(*(create(str(n), ttl=10) for n in range(3)))
+    with failing(sqlite, name, "commit"):
+        swept = await sqlite.engine.sweep(NOW + 10, 10)
+    told, sqlite.fatal = sqlite.fatal, []
+
+    assert (0, True) == swept
+    assert 1 == len(told)
+
+
+async def test_who_dies_while_a_sweep_goes_on_is_swept(sqlite: Subject) -> None:
+    """That nothing came of what was noted is no proof that nothing is due: the sweep looks again."""
+    await sqlite.ask(create("a", ttl=10), create("b", ttl=10), create("c", ttl=50))
+    await sqlite.ask(touch("a", 9000), touch("b", 9000), now=NOW + 9)
+
+    first = await sqlite.engine.sweep(NOW + 10, 1)
+    swept = await sqlite.sweep_all(NOW + 50, 1)
+
+    assert (0, False) == first
+    assert 1 == swept
 
 
 async def test_one_that_lives_on_hides_no_end_from_a_quota(sqlite: Subject) -> None:
@@ -1159,6 +1215,36 @@ async def test_one_that_lives_on_hides_no_end_from_a_quota(sqlite: Subject) -> N
     free = await sqlite.one(create("third", policy=two), now=NOW + 5)
 
     assert [("failed", "quota"), ("ok", 1)] == [brief(full), brief(free)]
+
+
+async def test_a_busy_namespace_does_not_have_a_full_one_recounted(sqlite: Subject) -> None:
+    """A refusal stands for as long as nobody of this namespace can have died, whoever dies in another."""
+    full = Policy(ttl=TTL, max_sessions=1)
+    await sqlite.ask(create("lives"), *(create(str(n), ttl=n + 1, ns="busy") for n in range(100)))
+    engine: Any = sqlite.engine
+    usage = engine._file.usage
+    asked: list[int] = []
+
+    async def counted(namespace: str, now: int) -> Any:
+        asked.append(now)
+        return await usage(namespace, now)
+
+    engine._file.usage = counted
+    answers = [await sqlite.one(create(f"no {n}", policy=full), now=NOW + n) for n in range(100)]
+
+    assert {("failed", "quota")} == {brief(answer) for answer in answers}
+    assert 1 == len(asked)
+
+
+@pytest.mark.parametrize("neighbours", [0, 999, 1000, 1001, 2500])
+async def test_a_count_holds_no_longer_than_somebody_lives(sqlite: Subject, neighbours: int) -> None:
+    """An end is seen to the ms, however many of other namespaces come before it."""
+    one = Policy(ttl=TTL, max_sessions=1)
+    await sqlite.ask(create("dies", ttl=500), *(create(str(n), ttl=100, ns="busy") for n in range(neighbours)))
+
+    answers = [await sqlite.one(create(f"new {wait}", policy=one), now=NOW + wait) for wait in (1, 499, 500)]
+
+    assert [("failed", "quota"), ("failed", "quota"), ("ok", 1)] == [brief(answer) for answer in answers]
 
 
 @pytest.mark.parametrize("policy", [None, Policy(ttl=TTL, max_sessions=1)])

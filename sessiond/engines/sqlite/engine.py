@@ -232,18 +232,20 @@ class SqliteEngine:
             try:
                 # What is not on disk yet is left alone: it may live there longer than the file knows.
                 spared = self._gathering.rows.keys() | self._renewed.keys()
-                gone, is_over = await self._file.sweep(now, limit, spared)
+                step = await self._file.sweep(now, limit, spared)
             except StorageError as e:
                 if e.fatal:
                     self._on_fatal(e.text)
                 log.warning("sweep: %s", e.text)
                 return Swept(0, is_over=True)
-            for address in gone:
+            if step.damaged:
+                log.warning("sweep: %d rows that are due are damaged, and stay.", step.damaged)
+            for address in step.gone:
                 if (record := self._cache.get(address)) is not None and now >= record.expires_at:
                     self._cache.drop(address)
-            self.figures.swept += len(gone)
+            self.figures.swept += len(step.gone)
             self.figures.sweep_seconds.observe(perf_counter() - started)
-        return Swept(len(gone), is_over)
+        return Swept(len(step.gone), step.is_over)
 
     async def expired(self, after: int, limit: int) -> list[Expired]:
         return await self._file.expired(after, limit)

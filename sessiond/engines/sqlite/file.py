@@ -8,8 +8,8 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -93,7 +93,8 @@ _ROSTER = f"""
     select {_COLUMNS} from sessions indexed by sessions_by_user
     where namespace = ? and user in (%s) and kind = 1"""
 
-# What is kept, less what has died of it; and an instant before which no other dies, for nothing dies before it is due.
+# What is kept, less what has died of it; and an instant before which no other dies, for nothing dies before it is due. Where
+# the namespace is not among the next thousand that are due, it is that of the last of them.
 _USAGE = """
     select
         ifnull((select sessions from tallies where namespace = :namespace and user = ''), 0)
@@ -102,7 +103,13 @@ _USAGE = """
             - ifnull(sum(size) filter (where expires_at <= :now), 0),
         min(
             ifnull(min(expires_at) filter (where expires_at > :now), 1 << 62),
-            ifnull((select min(due) from sessions where due > :now), 1 << 62)
+            coalesce(
+                (select min(due)
+                 from (select due, kind, namespace from sessions where due > :now order by due limit 1000)
+                 where kind = 1 and namespace = :namespace),
+                (select due from sessions where due > :now order by due limit 1 offset 999),
+                1 << 62
+            )
         )
     from sessions indexed by sessions_by_due where due <= :now and kind = 1 and namespace = :namespace"""
 
@@ -115,9 +122,15 @@ _KEEP_TIME = """
 
 # What has died, and what lives on.
 _DUE = """
-    select rowid, namespace, key, expires_at > :now from sessions indexed by sessions_by_due
-    where due <= :now and (expires_at <= :now - iif(kind = 1, 0, :window) or expires_at > :now)
-    order by due limit :limit"""
+    select rowid, namespace, key, expires_at > ?1 from sessions indexed by sessions_by_due
+    where due <= ?1 and (expires_at <= ?1 - iif(kind = 1, 0, ?2) or expires_at > ?1)
+    order by due limit ?3"""
+
+# The same past damage, in two steps: what the index alone knows, and the rows.
+_DUE_ROWIDS = "select rowid from sessions indexed by sessions_by_due where due <= ? order by due limit ?"
+_DUE_ROWS = """
+    select rowid, namespace, key, expires_at > ?1 from sessions
+    where (expires_at <= ?1 - iif(kind = 1, 0, ?2) or expires_at > ?1) and rowid in (%s)"""
 
 # Whenever it comes, it is right.
 _PUT_OFF = "update sessions set due = expires_at where rowid in (%s) returning rowid"
@@ -155,6 +168,19 @@ class Eviction(NamedTuple):
     reason: str = "evicted"
 
 
+class Step(NamedTuple):
+    """What one step of a sweep did. `damaged`: how many rows are due, and stay, for SQLite cannot read or change them.
+    `is_over`: nothing is left that could be done."""
+
+    gone: list[Address]
+    damaged: int
+    is_over: bool
+
+
+class _TooDamaged(Exception):
+    """Rows that a statement named are damaged. Nothing of it is done."""
+
+
 class _Due(NamedTuple):
     """A row that the sweep has to look at. `lives`: beyond this instant."""
 
@@ -176,6 +202,7 @@ class SessionFile:
         """The latest instant that the file remembers, in ms."""
         self._noted: list[_Due] = []  # the last first
         self._is_idle = True  # nothing came of them so far
+        self._idle_looks = 0  # one after the other, of which nothing came
         self._seals = Seals(path, writer, self._transaction, _SEALED_COLUMNS)
 
     @classmethod
@@ -365,54 +392,72 @@ class SessionFile:
         except sqlite3.Error as e:
             raise _storage_error(e) from e
 
-    async def sweep(self, now: int, limit: int, spared: Set[Address]) -> tuple[list[Address], bool]:
+    async def sweep(self, now: int, limit: int, spared: Set[Address]) -> Step:
         """Takes `limit` rows at most of those that are due: the dead are deleted, but for those `spared`, and what lives on
-        is put off, in one commit. Who is gone, and whether nothing is left that could be done. Raises StorageError.
+        is put off, in one commit; in several past rows that are too damaged for it. Raises StorageError.
         """
-        is_all = False
+        gone: list[Address] = []
+        damaged, is_all = 0, False
         if not self._noted:
-            due = await self._look(now)
-            self._noted, self._is_idle = due[::-1], True
-            is_all = len(due) < _LOOK
-        taken = [self._noted.pop() for _ in range(min(limit, len(self._noted)))]
-        taken = [each for each in taken if each.lives or each.address not in spared]
-        try:
-            gone, put_off = await self._work_off(taken, now)
-        except sqlite3.Error as e:
-            raise _storage_error(e) from e
-        self._is_idle &= not gone and not put_off
-        # When others may have become due since, the next look tells; it ends with one that leads nowhere.
-        return gone, not self._noted and (is_all or self._is_idle)
+            self._noted, damaged, is_all = await self._look(now)
+            self._is_idle = True
 
-    async def _look(self, now: int) -> list[_Due]:
-        """What is due, soonest first."""
+        async def work_off(due: Sequence[_Due]) -> None:
+            async with self._transaction():
+                with _telling_damage():
+                    ended = await self._delete([each.rowid for each in due if not each.lives], now)
+                    put_off = await self._put_off([each.rowid for each in due if each.lives])
+            gone.extend(ended)
+            self._is_idle &= not ended and not put_off
+
+        taken = [self._noted.pop() for _ in range(min(limit, len(self._noted)))]
         try:
-            due = await self._reader.execute_fetchall(_DUE, {"now": now, "window": REPEAT_WINDOW, "limit": _LOOK})
+            damaged += await _past_damage(
+                [each for each in taken if each.lives or each.address not in spared], work_off
+            )
+        except sqlite3.Error as e:
+            error = _storage_error(e)
+            if error.fatal or not gone:
+                raise error from e
+            return Step(gone, damaged, is_over=False)
+        # Others may have become due since the look. If nothing came of two of them, it is always the same rows.
+        if not self._noted:
+            self._idle_looks = self._idle_looks + 1 if self._is_idle else 0
+            is_all = is_all or self._idle_looks == 2
+            if is_all:
+                self._idle_looks = 0
+        return Step(gone, damaged, is_all and not self._noted)
+
+    async def _look(self, now: int) -> tuple[list[_Due], int, bool]:
+        """What is due, the last first; how many rows could not be read, and whether that is all. Raises StorageError."""
+        rows: list[Any] = []
+        damaged = 0
+
+        async def read(rowids: Sequence[int]) -> None:
+            with _telling_damage():
+                rows.extend(
+                    await self._reader.execute_fetchall(_DUE_ROWS % _marks(len(rowids)), (now, REPEAT_WINDOW, *rowids))
+                )
+
+        try:
+            try:
+                with _telling_damage():
+                    rows.extend(await self._reader.execute_fetchall(_DUE, (now, REPEAT_WINDOW, _LOOK)))
+                found = len(rows)
+            except _TooDamaged:
+                rowids = [row[0] for row in await self._reader.execute_fetchall(_DUE_ROWIDS, (now, _LOOK))]
+                found, damaged = len(rowids), await _past_damage(rowids, read)
         except sqlite3.Error as e:
             raise StorageError("storage_failed", f"The storage could not be read: {e}.", fatal=False) from e
-        return [_Due(rowid, (namespace, key), bool(lives)) for rowid, namespace, key, lives in due]
+        due = [_Due(rowid, (namespace, key), bool(lives)) for rowid, namespace, key, lives in rows]
+        return due[::-1], damaged, found < _LOOK
 
-    async def _work_off(self, due: Sequence[_Due], now: int) -> tuple[list[Address], int]:
-        """Deletes those that are still dead, and puts the others off, in one commit; in several past rows that are too
-        damaged for it, which stay as they are. Who is gone, and how many were put off."""
-        if not due:
-            return [], 0
-        try:
-            async with self._transaction():
-                gone = await self._delete([each.rowid for each in due if not each.lives], now)
-                put_off = 0
-                for chunk in _chunks([each.rowid for each in due if each.lives], _KEYS_PER_QUERY):
-                    put_off += len(list(await self._writer.execute_fetchall(_PUT_OFF % _marks(len(chunk)), chunk)))
-            return gone, put_off
-        except sqlite3.DatabaseError as e:
-            if not _is_damage(e):
-                raise
-        if len(due) == 1:
-            return [], 0
-        # SQLite takes nothing more in a transaction that met damage, so the rest goes by halves.
-        middle = len(due) // 2
-        halves = [await self._work_off(half, now) for half in (due[:middle], due[middle:])]
-        return [address for gone, _ in halves for address in gone], sum(put_off for _, put_off in halves)
+    async def _put_off(self, rowids: list[int]) -> int:
+        """How many of the rows are due at their end now."""
+        put_off = 0
+        for chunk in _chunks(rowids, _KEYS_PER_QUERY):
+            put_off += len(list(await self._writer.execute_fetchall(_PUT_OFF % _marks(len(chunk)), chunk)))
+        return put_off
 
     async def _delete(self, rowids: list[int], now: int) -> list[Address]:
         gone: list[Address] = []
@@ -556,10 +601,32 @@ def _chunks(rows: list[T], size: int) -> Iterable[list[T]]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether a row could not be changed for what it is, or for a sector of it that cannot be read; nothing was written."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code == sqlite3.SQLITE_IOERR_READ or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT)
+@contextmanager
+def _telling_damage() -> Iterator[None]:
+    """Raises _TooDamaged where SQLite says so of a row or a page, which it does of a sector that cannot be read as well."""
+    try:
+        yield
+    except sqlite3.DatabaseError as e:
+        if getattr(e, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT):
+            raise _TooDamaged from e
+        raise
+
+
+async def _past_damage(items: Sequence[T], work: Callable[[Sequence[T]], Awaitable[None]]) -> int:
+    """Has `work` done for all of them; by halves past those that it raises _TooDamaged for. How many those are.
+
+    By halves, for SQLite takes nothing more in a transaction that met damage.
+    """
+    if not items:
+        return 0
+    try:
+        await work(items)
+        return 0
+    except _TooDamaged:
+        if len(items) == 1:
+            return 1
+    middle = len(items) // 2
+    return await _past_damage(items[:middle], work) + await _past_damage(items[middle:], work)
 
 
 def _storage_error(error: sqlite3.Error) -> StorageError:
@@ -617,7 +684,7 @@ def owner_of(path: Path) -> int | None:
 
 
 async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
-    """Brings the file to the latest schema, each step in a transaction of its own with its number."""
+    """Brings the file to the latest schema, in one transaction."""
 
     async def number(pragma: str) -> int:
         return int(next(iter(await writer.execute_fetchall(f"pragma {pragma}")))[0])
@@ -644,17 +711,18 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
         return 0 if record is None else size_of(record)
 
     await writer.create_function("size_of_row", 7, size_of_row, deterministic=True)
-    for step in range(version, len(STEPS)):
+    if version == len(STEPS):
+        return
+    try:
         # executescript ends a transaction that is open, so the script brings its own.
-        try:
-            await writer.executescript(
-                f"begin immediate; pragma application_id = {APPLICATION_ID}; {STEPS[step]} "
-                f"pragma user_version = {step + 1}; commit;"
-            )
-        except sqlite3.Error as e:
-            if empty:
-                raise
-            raise StartError(
-                f"{path} cannot be brought up to date: {e}. It holds what it held: the sessiond that wrote it opens it still. "
-                "If the disk is full, free some space; else restore a backup."
-            ) from e
+        await writer.executescript(
+            f"begin immediate; pragma application_id = {APPLICATION_ID}; {' '.join(STEPS[version:])} "
+            f"pragma user_version = {len(STEPS)}; commit;"
+        )
+    except sqlite3.Error as e:
+        if empty:
+            raise
+        raise StartError(
+            f"{path} cannot be brought up to date: {e}. It holds what it held: the sessiond that wrote it opens it still. "
+            "If the disk is full, free some space; else restore a backup."
+        ) from e
