@@ -119,7 +119,7 @@ class Engine(Protocol):
     def lane(self) -> Lane: ...
 
     async def sweep(self, now: int, limit: int) -> Swept:
-        """Removes what has died by `now`, and looks at `limit` records at most: one step, however many are due.
+        """Removes what has died by `now`, `limit` records at most: one step, however many are due.
 
         Each session among them leaves an `Expired`, in the same step as it goes; destroyed sessions and aliases leave
         nothing. No answer of any call changes by a sweep.

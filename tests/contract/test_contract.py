@@ -982,7 +982,7 @@ async def test_an_alias_leads_within_its_namespace(subject: Subject) -> None:
 
 
 async def test_a_sweep_is_bounded_and_says_when_it_is_done(subject: Subject) -> None:
-    """A sweep looks at most at what it is told, and says when nothing more is due."""
+    """A step removes as many as it is told at most, and says when nothing more is due."""
     await subject.ask(*[create(str(n), ttl=1) for n in range(10)], create("lives"))
 
     swept = [await subject.engine.sweep(NOW + 1, 4) for _ in range(4)]

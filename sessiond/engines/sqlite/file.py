@@ -51,7 +51,8 @@ _PRAGMAS = (
     "pragma cache_size = -65536",  # 64 MiB of pages
     "pragma secure_delete = on",  # what is destroyed leaves no bytes in the file
     "pragma foreign_keys = off",
-    # The log takes 16 MB. With SQLite's 1000, the p99 of 64 writing callers was 10 to 30 % higher, in each of three runs.
+    # The log takes 16 MB. Beside SQLite's 1000: 0.89 of the CPU a call, and 0.86 of the p99, with 64 callers and one write in four
+    # (eight rounds in turn, medians).
     "pragma wal_autocheckpoint = 4000",
 )
 
@@ -699,6 +700,9 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
             "Start that version; the file was not changed."
         )
 
+    if version == len(STEPS):
+        return
+
     in_the_clear = Vault()  # as all rows are that a step asks the size of
 
     def size_of_row(namespace: bytes, key: bytes, kind: int, user: bytes | None, *rest: Any) -> int:
@@ -711,8 +715,6 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
         return 0 if record is None else size_of(record)
 
     await writer.create_function("size_of_row", 7, size_of_row, deterministic=True)
-    if version == len(STEPS):
-        return
     try:
         # executescript ends a transaction that is open, so the script brings its own.
         await writer.executescript(
